@@ -1,0 +1,1 @@
+"""What every process of a floor shares; knows nothing of alerts, channels or models."""

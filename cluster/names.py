@@ -1,0 +1,25 @@
+"""Names under which processes of one floor find each other.
+
+Every floor has a Ray cluster of its own, so the names are constants: two floors never
+share a GCS, a Valkey or a data folder.
+"""
+
+NAMESPACE = "watchfloor"
+
+HUB = "hub"
+METRICS = "metrics"
+RUN_QUEUE = "run-queue"
+INGEST = "ingest-0"
+DETECTOR = "detector-0"
+ARCHIVER = "archiver"
+
+SERVE_APPLICATION = "gateway"
+
+CHANNEL_NOC = "noc:all"
+"""Every alert, run and system message of the floor; operators and above."""
+
+TELEMETRY_STREAM = "wf:telemetry:{shard}"
+"""Valkey stream of accepted readings, oldest first."""
+
+DETECTOR_GROUP = "detector"
+ARCHIVE_GROUP = "archive"

@@ -1,0 +1,1 @@
+"""Devices in and out: MQTT, telemetry, detection, alerts."""

@@ -1,0 +1,1 @@
+"""Alerts: model, life cycle, engine and relay."""

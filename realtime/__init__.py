@@ -1,0 +1,1 @@
+"""The broadcast path: channels, hub, journal and broadcaster."""

@@ -1,0 +1,1 @@
+"""The outer shell: gateway, HTTP API, page and command line."""

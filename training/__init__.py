@@ -1,0 +1,1 @@
+"""The learning loop: data sets, models, training, registry."""

@@ -1,0 +1,1 @@
+"""Models that training can fit and the detector can load."""
