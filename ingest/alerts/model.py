@@ -1,0 +1,248 @@
+"""What an alert is: its axes, its row, its history, and its JSON form.
+
+Condition (what the source says), handling (what people did) and verdict (what people
+think) are separate: an alert can be cleared and still unseen. One function makes the
+JSON, so the API and every message show the same object. Times are seconds since the
+Unix epoch here and ISO-8601 UTC in JSON.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+JsonObject = dict[str, Any]
+
+
+class Condition(StrEnum):
+    """What the source says about the problem."""
+
+    FIRING = "firing"
+    CLEARED = "cleared"
+    STALE = "stale"
+    """The source fell silent: nobody knows, so it is never shown as resolved."""
+
+
+class Handling(StrEnum):
+    """How far people are with it."""
+
+    NEW = "new"
+    ACKED = "acked"
+    CLOSED = "closed"
+
+
+class Verdict(StrEnum):
+    """What a person says it was; the label that training learns from."""
+
+    TRUE_POSITIVE = "true_positive"
+    FALSE_POSITIVE = "false_positive"
+    EXPECTED = "expected"
+    UNSURE = "unsure"
+
+
+class Severity(StrEnum):
+    """How bad it is, by the words that devices use."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    WARNING = "warning"
+    LOW = "low"
+    INFO = "info"
+
+    @property
+    def rank(self) -> int:
+        """5 for critical down to 1 for info."""
+        return _RANKS[self]
+
+
+_RANKS = {Severity.CRITICAL: 5, Severity.HIGH: 4, Severity.WARNING: 3, Severity.LOW: 2, Severity.INFO: 1}
+
+
+class Action(StrEnum):
+    """What an event of an alert's history did."""
+
+    RAISED = "raised"
+    REPEATED = "repeated"
+    REOPENED = "reopened"
+    ESCALATED = "escalated"
+    CLEARED = "cleared"
+    WENT_STALE = "went_stale"
+    ACKNOWLEDGED = "acknowledged"
+    UNACKNOWLEDGED = "unacknowledged"
+    CLOSED = "closed"
+    VERDICT_GIVEN = "verdict_given"
+    NOTED = "noted"
+
+
+class SourceKind(StrEnum):
+    """Who says that there is a problem."""
+
+    DEVICE = "device"
+    MODEL = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The readings around an alert as they were judged, kept with it."""
+
+    metric: str
+    points: tuple[tuple[float, float, float | None, str | None], ...]
+    """(ts, value, score, recorded_at), oldest first; score None before the detector was warm."""
+    threshold: float
+    window_start: float
+    """Time of the first point."""
+    window_end: float
+    """Time of the last point."""
+
+    def to_json(self) -> JsonObject:
+        """Return the form stored in SQL and sent to the page."""
+        return {
+            "metric": self.metric,
+            "points": [list(point) for point in self.points],
+            "threshold": self.threshold,
+            "window_start": self.window_start,
+            "window_end": self.window_end,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """One occurrence of one problem; field for field a row of ``alerts`` without its evidence."""
+
+    id: str
+    tenant: str
+    device_id: str
+    fingerprint: str
+    """Same problem, same fingerprint: a hash of tenant, source, rule, device and metric."""
+    occurrence: int
+    """1 for the first time the problem was seen; counts on when it comes back later."""
+    source_kind: SourceKind
+    rule: str
+    """The device's own alert type, or the detector's rule."""
+    severity: Severity
+    condition: Condition
+    handling: Handling
+    title: str
+    text: str
+    starts_at: float
+    last_seen_at: float
+    version: int
+    """Number of events so far; compare-and-set and "which is newer" both use it."""
+    count: int = 1
+    """Readings that said so during this occurrence."""
+    client_id: str | None = None
+    site: str | None = None
+    supervisor_id: str | None = None
+    metric: str | None = None
+    model: str | None = None
+    model_version: str | None = None
+    score: float | None = None
+    threshold: float | None = None
+    verdict: Verdict | None = None
+    value: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    cleared_at: float | None = None
+    acked_by: str | None = None
+    acked_at: float | None = None
+    closed_by: str | None = None
+    closed_at: float | None = None
+    verdict_by: str | None = None
+    verdict_at: float | None = None
+    recorded_at: str | None = None
+    """Original time of the reading, where it was replayed from a recording."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertEvent:
+    """One entry of an alert's history."""
+
+    id: str
+    alert_id: str
+    seq: int
+    """The alert's version after this event."""
+    at: float
+    actor: str
+    """User id, or ``device`` or ``detector``."""
+    action: Action
+    from_: str | None
+    """``condition/handling`` before; None for the first event."""
+    to: str
+    reason: str | None = None
+    request_id: str | None = None
+    reading_key: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    broadcast_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRef:
+    """Names an event that was just committed."""
+
+    event_id: str
+    alert_id: str
+    action: Action
+
+
+def alert_to_json(alert: Alert) -> JsonObject:
+    """Return the alert as the API and every message show it (without its evidence)."""
+    return {
+        "id": alert.id,
+        "tenant": alert.tenant,
+        "device_id": alert.device_id,
+        "client_id": alert.client_id,
+        "site": alert.site,
+        "fingerprint": alert.fingerprint,
+        "occurrence": alert.occurrence,
+        "source": {
+            "kind": alert.source_kind.value,
+            "rule": alert.rule,
+            "model": alert.model,
+            "model_version": alert.model_version,
+            "score": alert.score,
+            "threshold": alert.threshold,
+        },
+        "metric": alert.metric,
+        "severity": alert.severity.value,
+        "condition": alert.condition.value,
+        "handling": alert.handling.value,
+        "verdict": None if alert.verdict is None else alert.verdict.value,
+        "verdict_by": alert.verdict_by,
+        "title": alert.title,
+        "text": alert.text,
+        "value": alert.value,
+        "count": alert.count,
+        "labels": dict(alert.labels),
+        "starts_at": iso(alert.starts_at),
+        "last_seen_at": iso(alert.last_seen_at),
+        "cleared_at": iso(alert.cleared_at),
+        "acked_by": alert.acked_by,
+        "acked_at": iso(alert.acked_at),
+        "closed_by": alert.closed_by,
+        "closed_at": iso(alert.closed_at),
+        "recorded_at": alert.recorded_at,
+        "version": alert.version,
+    }
+
+
+def event_to_json(event: AlertEvent) -> JsonObject:
+    """Return an event of the history as the API shows it."""
+    return {
+        "id": event.id,
+        "alert_id": event.alert_id,
+        "seq": event.seq,
+        "at": iso(event.at),
+        "actor": event.actor,
+        "action": event.action.value,
+        "from": event.from_,
+        "to": event.to,
+        "reason": event.reason,
+        "data": dict(event.data),
+    }
+
+
+def iso(at: float | None) -> str | None:
+    """Return ``at`` as ISO-8601 UTC with milliseconds and a Z; None stays None."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
