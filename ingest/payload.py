@@ -1,0 +1,140 @@
+"""What a device can say: a reading, an alert, a change of presence -- or something unusable.
+
+Types only: ``decoder.py`` makes them from bytes, ``telemetry_redis.py`` and the alert
+engine store them. Invariant: an instance has passed every check of the decoder, so its
+numbers are finite, its texts are free of NUL and surrogates, and its ``ts`` is a time
+that the floor may order by.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import orjson
+
+
+class Reason(StrEnum):
+    """Why a message cannot be used; the closed set of dead-letter reasons and of a metric's label."""
+
+    EMPTY = "empty"
+    OVERSIZE = "oversize"
+    NOT_UTF8 = "not_utf8"
+    NOT_JSON = "not_json"
+    TOO_DEEP = "too_deep"
+    BAD_NUMBER = "bad_number"
+    BAD_TEXT = "bad_text"
+    DUPLICATE_KEY = "duplicate_key"
+    NOT_OBJECT = "not_object"
+    MISSING_FIELD = "missing_field"
+    UNKNOWN_FIELD = "unknown_field"
+    WRONG_TYPE = "wrong_type"
+    BAD_VALUE = "bad_value"
+    BAD_SEVERITY = "bad_severity"
+    UNKNOWN_TOPIC = "unknown_topic"
+    REFUSED_BY_STORE = "refused_by_store"
+
+
+class Flag(StrEnum):
+    """What is odd about a message that is used all the same."""
+
+    UNKEYED = "unkeyed"
+    """No (boot_id, seq): a redelivery cannot be told from a new reading, so it is stored again."""
+    NO_CLOCK = "no_clock"
+    """No device time; ``ts`` is the time of arrival."""
+    BAD_CLOCK = "bad_clock"
+    """A device time that cannot be true; ``ts`` is the time of arrival."""
+    FUTURE = "future"
+    """A device time ahead of ours by more than the tolerance; ``ts`` is the time of arrival."""
+    LATE = "late"
+    """A device time far behind ours; ``ts`` keeps it."""
+    UNRELIABLE = "unreliable"
+    """Sent with QoS 0: the broker may have dropped others like it."""
+
+
+class Severity(StrEnum):
+    """How bad a device says it is, worst first."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    WARNING = "warning"
+    LOW = "low"
+    INFO = "info"
+
+
+class PayloadError(ValueError):
+    """A message cannot be used; ``reason`` says why, ``detail`` where (never the payload itself)."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else str(self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One telemetry payload: the metrics of one device at one time.
+
+    Identified by (tenant, device, boot_id, seq) where ``seq`` is not None.
+    """
+
+    tenant: str
+    device: str
+    boot_id: str
+    seq: int | None
+    ts: float
+    """Device time in seconds since the epoch, or the time of arrival (see ``flags``)."""
+    values: dict[str, float]
+    recorded_at: str | None
+    """Original time of replayed telemetry, as the device sent it (ISO 8601)."""
+    received_at: float
+    """When ingest received it, seconds since the epoch."""
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAlert:
+    """One alert that a device raised by itself.
+
+    Identified by (tenant, device, boot_id, seq) where ``seq`` is not None; alerts and
+    readings count separately.
+    """
+
+    tenant: str
+    device: str
+    boot_id: str
+    seq: int | None
+    ts: float
+    alert_type: str
+    severity: Severity
+    message: str
+    received_at: float
+    metric: str | None = None
+    value: float | None = None
+    threshold: float | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    recorded_at: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """A device's retained birth or its last will."""
+
+    tenant: str
+    device: str
+    online: bool
+    received_at: float
+
+
+def encode_reading(reading: Reading) -> bytes:
+    """Return the form in which a reading lies in the telemetry stream."""
+    return orjson.dumps(reading)
+
+
+def decode_reading(data: bytes) -> Reading:
+    """Return the reading that ``encode_reading`` wrote."""
+    fields = orjson.loads(data)
+    fields["flags"] = tuple(fields["flags"])
+    return Reading(**fields)
