@@ -1,0 +1,244 @@
+"""Who is calling: signed tokens, one-time sign-in links and the session cookie.
+
+Knows nothing of what an identity may do (``authorisation.py``) and opens no connection:
+whether a link was used before is asked of the function it is given.
+Invariant: an identity only ever comes from a signature by the floor's secret, with an
+expiry, and a token of one kind is never accepted in the place of another.
+"""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import jwt
+
+from serve_apps.errors import AuthenticationError, TokenExpiredError
+
+ALGORITHM = "HS256"
+SIGNIN_TTL_S = 600.0
+SESSION_TTL_S = 12 * 3600.0
+MAX_TTL_S = 365 * 86400.0
+MAX_TOKEN_CHARS = 8192
+COOKIE_PREFIX = "watchfloor_session_"
+
+
+class Role(StrEnum):
+    """What a person may do; each role may do all that the ones before it may."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ENGINEER = "engineer"
+    ADMIN = "admin"
+
+    @property
+    def rank(self) -> int:
+        """Place in the order, lowest first."""
+        return list(Role).index(self)
+
+
+class TokenKind(StrEnum):
+    """Where a token is accepted: a header, the sign-in link, the cookie."""
+
+    ACCESS = "access"
+    SIGNIN = "signin"
+    SESSION = "session"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A person or service whose token was verified."""
+
+    user_id: str
+    tenant: str | None
+    """None: belongs to no tenant and works floor-wide, as far as the roles go."""
+    roles: frozenset[Role]
+    groups: tuple[str, ...] = ()
+    clients: tuple[str, ...] = ()
+    """Customers whose own NOC channel this identity receives."""
+    expires_at: float
+    """Epoch seconds."""
+
+    def has(self, role: Role) -> bool:
+        """Tell whether one of the roles is ``role`` or above it."""
+        return any(own.rank >= role.rank for own in self.roles)
+
+    @property
+    def is_floor_wide(self) -> bool:
+        """True for operators and above that belong to no tenant."""
+        return self.tenant is None and self.has(Role.OPERATOR)
+
+
+def issue_token(
+    secret: bytes,
+    *,
+    sub: str,
+    tenant: str | None,
+    roles: Iterable[str],
+    groups: Iterable[str] = (),
+    clients: Iterable[str] = (),
+    ttl_s: float,
+    kind: TokenKind = TokenKind.ACCESS,
+    now_s: float | None = None,
+) -> str:
+    """Return a signed token.
+
+    Args:
+        secret: the floor's key, at least 32 bytes.
+        sub: user id.
+        tenant: tenant the user belongs to; None for floor-wide users and services.
+        roles: names of ``Role``.
+        groups: groups whose channels the user receives.
+        clients: customers whose NOC channel the user receives.
+        ttl_s: seconds until it expires, more than 0, at most a year.
+        kind: where it will be accepted.
+        now_s: epoch seconds of issue; None: now.
+
+    Raises:
+        ValueError: an empty user id, an unknown role, or a life time out of range.
+    """
+    if not sub:
+        raise ValueError("sub must not be empty")
+    if not 0 < ttl_s <= MAX_TTL_S:
+        raise ValueError(f"ttl_s must be above 0 and at most {MAX_TTL_S:.0f}, got {ttl_s}")
+    issued_at = time.time() if now_s is None else now_s
+    claims: dict[str, Any] = {
+        "sub": sub,
+        "tenant": tenant,
+        "roles": sorted(Role(role).value for role in roles),
+        "groups": list(groups),
+        "clients": list(clients),
+        "kind": kind.value,
+        "iat": int(issued_at),
+        "exp": issued_at + ttl_s,
+        "jti": secrets.token_hex(16),
+    }
+    return jwt.encode(claims, _usable(secret), algorithm=ALGORITHM)
+
+
+def verify_token(secret: bytes, token: str, kind: TokenKind = TokenKind.ACCESS) -> Identity:
+    """Return the identity that ``token`` proves.
+
+    Raises:
+        TokenExpiredError: signed by us, but its time is over.
+        AuthenticationError: not signed by us, a claim is missing or of the wrong type, or
+            the token is of another kind.
+    """
+    return _identity(_claims(secret, token, kind))
+
+
+def issue_signin_key(
+    secret: bytes, *, sub: str, tenant: str | None, roles: Iterable[str], groups: Iterable[str] = ()
+) -> str:
+    """Return the key of a sign-in link: valid once, and for ten minutes."""
+    return issue_token(
+        secret, sub=sub, tenant=tenant, roles=roles, groups=groups, ttl_s=SIGNIN_TTL_S, kind=TokenKind.SIGNIN
+    )
+
+
+def cookie_name(port: int) -> str:
+    """Return the session cookie's name; cookies know no ports, so two floors on one host need two names."""
+    return f"{COOKIE_PREFIX}{port}"
+
+
+ConsumeOnce = Callable[[str, float], Awaitable[bool]]
+"""``(id, ttl_s) -> True`` the first time an id is seen, False ever after (within ``ttl_s``)."""
+
+
+class Authenticator:
+    """Turns what a request carries into an identity, for one floor."""
+
+    def __init__(self, secret: bytes, *, http_port: int, consume: ConsumeOnce) -> None:
+        self._secret = _usable(secret)
+        self._consume = consume
+        self.cookie_name = cookie_name(http_port)
+
+    def from_token(self, token: str) -> Identity:
+        """Verify a bearer token, an API key or the token of a connect command.
+
+        Raises:
+            AuthenticationError: see ``verify_token``.
+        """
+        return verify_token(self._secret, token)
+
+    def from_cookie(self, value: str) -> Identity:
+        """Verify the session cookie's value.
+
+        Raises:
+            AuthenticationError: see ``verify_token``.
+        """
+        return verify_token(self._secret, value, TokenKind.SESSION)
+
+    async def redeem(self, key: str) -> tuple[Identity, str]:
+        """Exchange the key of a sign-in link for an identity and its session cookie's value.
+
+        Raises:
+            AuthenticationError: the key is not ours, too old, or was used before.
+        """
+        claims = _claims(self._secret, key, TokenKind.SIGNIN)
+        identity = _identity(claims)
+        # Marked before the session exists: of two simultaneous requests only one may win, and a
+        # link lost to a crash in between costs one `watchfloor token`, not a second session.
+        if not await self._consume(str(claims["jti"]), SIGNIN_TTL_S):
+            raise AuthenticationError("this sign-in link was used before")
+        session = issue_token(
+            self._secret,
+            sub=identity.user_id,
+            tenant=identity.tenant,
+            roles=identity.roles,
+            groups=identity.groups,
+            clients=identity.clients,
+            ttl_s=SESSION_TTL_S,
+            kind=TokenKind.SESSION,
+        )
+        return self.from_cookie(session), session
+
+
+def _usable(secret: bytes) -> bytes:
+    if len(secret) < 32:
+        raise ValueError(f"the secret must hold at least 32 bytes, got {len(secret)}")
+    return secret
+
+
+def _claims(secret: bytes, token: str, kind: TokenKind) -> dict[str, Any]:
+    if len(token) > MAX_TOKEN_CHARS:
+        raise AuthenticationError("token too long")
+    try:
+        claims: dict[str, Any] = jwt.decode(
+            token, secret, algorithms=[ALGORITHM], options={"require": ["exp", "sub", "jti"]}
+        )
+    except jwt.ExpiredSignatureError as error:
+        raise TokenExpiredError from error
+    # ValueError too: hostile claims (an `exp` of 1e400) pass the signature check of whoever holds the key.
+    except (jwt.InvalidTokenError, ValueError, OverflowError) as error:
+        raise AuthenticationError("invalid token") from error
+    if claims.get("kind", TokenKind.ACCESS) != kind:
+        raise AuthenticationError(f"not a token of kind {kind}")
+    return claims
+
+
+def _identity(claims: dict[str, Any]) -> Identity:
+    tenant = claims.get("tenant")
+    if not claims["sub"] or not (tenant is None or (isinstance(tenant, str) and tenant)):
+        raise AuthenticationError("invalid claims: sub or tenant")
+    try:
+        roles = frozenset(Role(role) for role in _strings(claims, "roles"))
+    except ValueError as error:
+        raise AuthenticationError("invalid claims: roles") from error
+    return Identity(
+        user_id=claims["sub"],
+        tenant=tenant,
+        roles=roles,
+        groups=_strings(claims, "groups"),
+        clients=_strings(claims, "clients"),
+        expires_at=float(claims["exp"]),
+    )
+
+
+def _strings(claims: dict[str, Any], name: str) -> tuple[str, ...]:
+    value = claims.get(name) or []
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise AuthenticationError(f"invalid claims: {name}")
+    return tuple(value)
