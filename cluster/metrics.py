@@ -5,7 +5,7 @@ closed sets (a channel *kind*, a lane, a reason), never an id. How the processes
 floor are summed stands in ``metrics_actor.py``.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 REGISTRY = CollectorRegistry(auto_describe=True)
 
@@ -47,4 +47,25 @@ external_service_call_timeout = Counter(
 )
 external_service_call_failure = Counter(
     "external_service_call_failure", "Guarded calls that failed and counted.", ["service"], registry=REGISTRY
+)
+
+external_service_rejected = Counter(
+    "watchfloor_circuit_rejected", "Calls that an open circuit refused.", ["service"], registry=REGISTRY
+)
+task_duration = Histogram(
+    "watchfloor_task_duration_seconds",
+    "Wall time of one attempt of a task.",
+    ["lane", "outcome"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200),
+    registry=REGISTRY,
+)
+task_retries = Counter("watchfloor_task_retries", "Attempts after the first one.", ["lane"], registry=REGISTRY)
+runs_ended = Counter("watchfloor_runs_ended", "Runs that reached their end.", ["lane", "state"], registry=REGISTRY)
+lane_running = Gauge("watchfloor_lane_running", "Runs that hold a slot of the lane.", ["lane"], registry=REGISTRY)
+lane_queued = Gauge("watchfloor_lane_queued", "Runs that wait for a slot of the lane.", ["lane"], registry=REGISTRY)
+process_resident_memory = Gauge(
+    "watchfloor_process_resident_memory_bytes",
+    "Resident memory, summed over the processes of one kind.",
+    ["process"],
+    registry=REGISTRY,
 )

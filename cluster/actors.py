@@ -1,0 +1,69 @@
+"""Named actors of a floor, and how each process of it begins.
+
+One of the two core files that know Ray (with ``serve_apps/app.py``); calling an actor is
+``actor_link.py``. Invariant: an actor is made once per floor, whoever asks first.
+"""
+
+import logging
+import threading
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from cluster import names
+from cluster.actor_link import ray_reason
+from cluster.errors import ServiceUnavailableError
+from cluster.metrics_client import start_metrics_pusher
+from cluster.settings import Settings
+
+READY_TIMEOUT_S = 60.0
+LOG_FORMAT = "%(asctime)s %(levelname)s %(process_name)s %(name)s: %(message)s"
+
+
+def get_or_create(cls: type, *args: Any, name: str, timeout_s: float = READY_TIMEOUT_S, **options: Any) -> Any:
+    """Return the handle of the floor's one actor ``name``, made from ``cls(*args)`` when nobody has.
+
+    The actor is detached, restarts for ever and takes no CPU; ``options`` add to or
+    replace these. Its class has a method ``ready()`` that returns once it can serve.
+
+    Raises:
+        ServiceUnavailableError: it did not become ready within ``timeout_s``.
+    """
+    chosen: dict[str, Any] = {
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "num_cpus": 0,
+        "max_restarts": -1,
+        "max_task_retries": 0,  # a mutating call may have run although its caller saw an error
+        # Without this the actor would live in the working directory of the job that was first to ask.
+        "runtime_env": {},
+    } | options
+    try:
+        handle: Any = ray.remote(cls).options(name=name, namespace=names.NAMESPACE, **chosen).remote(*args)
+        ray.get(handle.ready.remote(), timeout=timeout_s)
+    except (RayError, ValueError) as error:
+        raise ServiceUnavailableError(name, "its actor", ray_reason(error)) from error
+    return handle
+
+
+def configure_process(name: str) -> None:
+    """Set up logging and the metrics pusher of a process; ``name`` is its kind, such as ``hub`` or ``task``.
+
+    Called at the start of every actor, replica and driver; a second call changes nothing.
+    """
+    global _configured
+    with _configure_lock:
+        if _configured:
+            return
+        _configured = True
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(LOG_FORMAT, defaults={"process_name": name}))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(Settings.load().log_level.upper())
+    start_metrics_pusher(name)
+
+
+_configured = False
+_configure_lock = threading.Lock()

@@ -1,0 +1,36 @@
+"""Ids that sort by the time they were made.
+
+Not secret and not a proof of anything: they name rows. Invariant: within one process ids
+strictly increase, also when the clock stands still or steps back.
+"""
+
+import secrets
+import threading
+import time
+
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+"""Crockford's base 32: no letter that is read as a digit."""
+
+TIME_CHARS = 10
+RANDOM_BITS = 80
+LENGTH = 26
+
+_lock = threading.Lock()
+_last = 0
+
+
+def new_id() -> str:
+    """Return a new id of 26 characters (a ULID: 48 bits of milliseconds, 80 random bits)."""
+    global _last
+    with _lock:
+        candidate = (time.time_ns() // 1_000_000) << RANDOM_BITS | secrets.randbits(RANDOM_BITS)
+        _last = max(candidate, _last + 1)
+        return _encode(_last)
+
+
+def _encode(value: int) -> str:
+    chars = []
+    for _ in range(LENGTH):
+        chars.append(ALPHABET[value & 31])
+        value >>= 5
+    return "".join(reversed(chars))
