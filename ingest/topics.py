@@ -41,11 +41,16 @@ class Topic:
     device: str
 
 
+def is_level(text: str) -> bool:
+    """Say whether ``text`` may be a tenant or a device."""
+    return _LEVEL.fullmatch(text) is not None
+
+
 class TopicTree:
     """The topics under one root."""
 
     def __init__(self, root: str) -> None:
-        if not _LEVEL.fullmatch(root):
+        if not is_level(root):
             raise ValueError(f"topic root must be 1-64 of [A-Za-z0-9_-], got {root!r}")
         kinds = "|".join(re.escape(kind) for kind in TopicClass)
         self.root = root
@@ -83,6 +88,6 @@ class TopicTree:
             ValueError: the tenant or the device is not a topic level of ours.
         """
         for name, level in (("tenant", tenant), ("device", device)):
-            if not _LEVEL.fullmatch(level):
+            if not is_level(level):
                 raise ValueError(f"{name} must be 1-64 of [A-Za-z0-9_-], got {level[:80]!r}")
         return f"{self.root}/{tenant}/{device}/{kind}"
