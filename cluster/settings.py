@@ -48,8 +48,14 @@ class Settings:
     """Port of the page and the API; 0: a free one is chosen."""
     num_cpus: int = 0
     """CPUs that Ray may use; 0: those of the machine."""
+    secret_file: str = ""
+    """File with the key that signs tokens, 32 bytes or more; empty: the floor makes one and stays on loopback."""
     topic_root: str = "wf"
     """First level of every MQTT topic of the floor."""
+    url: str = ""
+    """Address of the floor for programs outside its Ray cluster, ``http://host:port``."""
+    token: str = ""
+    """Token that such a program shows to the API."""
     log_level: str = "INFO"
     """Python logging level of the floor's processes."""
 
@@ -63,8 +69,8 @@ class Settings:
 
     @property
     def secret_path(self) -> Path:
-        """File with the key that signs development tokens; created 0600 by ``watchfloor up``."""
-        return Path(self.data_dir) / "secret"
+        """File with the key that signs tokens; in the data folder it is created 0600 by ``watchfloor up``."""
+        return Path(self.secret_file) if self.secret_file else Path(self.data_dir) / "secret"
 
     @classmethod
     def load(cls, env: Mapping[str, str] = os.environ, file: Path | None = None) -> "Settings":

@@ -1,0 +1,176 @@
+"""Typed front of the hub's actor: time-outs, retries and our errors instead of Ray's.
+
+Holds one handle for its life: a look-up by name blocks while the GCS is away, so it
+happens once, and again only after the actor behind the handle has died for good.
+Invariant: a publish is repeated under the batch name of its first try, so however often
+it is sent, the hub appends each draft once.
+"""
+
+import asyncio
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError
+
+from cluster import names
+from realtime import wire
+from realtime.backoff import Backoff
+from realtime.errors import HubNotFoundError, HubUnavailableError
+from realtime.publication import Draft, StreamPosition
+from realtime.replies import Cursor, HistoryReply, HubStats, PollReply
+
+logger = logging.getLogger(__name__)
+
+ATTEMPT_TIMEOUT_S = 2.0
+"""A lost reply is noticed after this; the same batch is then sent again."""
+POLL_GRACE_S = 5.0
+"""What a poll's reply may take beyond the time the hub was asked to wait."""
+
+
+class HubClient:
+    """The cluster's hub, as seen by one process. Safe for threads and for event loops."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        # A batch name must never be used twice, by this process or by another.
+        self._batch_prefix = secrets.token_hex(8)
+        self._batches = itertools.count()
+        self._looking_up: asyncio.Task[None] | None = None
+
+    @classmethod
+    def connect(cls) -> "HubClient":
+        """Return a client of the running hub. Blocks; call it from a thread if a loop runs.
+
+        Raises:
+            HubNotFoundError: no hub runs on this cluster.
+        """
+        return cls(_look_up())
+
+    async def publish(self, drafts: Sequence[Draft], timeout_s: float = 5.0) -> list[StreamPosition]:
+        """Append ``drafts`` in order; returns when the hub has confirmed them.
+
+        Confirmed means in the journal too, as long as there is one. A draft whose
+        (channel, key) is known gets the position of the first one.
+
+        Raises:
+            HubUnavailableError: not confirmed in time. The drafts may have been appended;
+                to call again without doubling them, give them keys.
+        """
+        if not drafts:
+            return []
+        sent, batch = wire.write_drafts(drafts), self._next_batch()
+        positions = await self._ask("publish", timeout_s, ATTEMPT_TIMEOUT_S, batch, sent)
+        return [wire.read_position(position) for position in positions]
+
+    def publish_sync(self, drafts: Sequence[Draft], timeout_s: float = 5.0) -> list[StreamPosition]:
+        """``publish`` for threads without an event loop."""
+        if not drafts:
+            return []
+        sent, batch = wire.write_drafts(drafts), self._next_batch()
+        deadline_s, backoff = time.monotonic() + timeout_s, Backoff()
+        while True:
+            try:
+                ref = self._handle.publish.remote(batch, sent)
+                positions = ray.get(ref, timeout=_attempt_s(deadline_s, ATTEMPT_TIMEOUT_S))
+                return [wire.read_position(position) for position in positions]
+            except (RayActorError, ActorUnavailableError, GetTimeoutError) as error:
+                pause_s = backoff.next_pause_s()
+                if time.monotonic() + pause_s >= deadline_s:
+                    raise HubUnavailableError("publish", timeout_s, type(error).__name__) from error
+                time.sleep(pause_s)
+                if isinstance(error, ActorDiedError):
+                    self._look_up_again()
+
+    async def poll(self, cursor: Cursor | None, timeout_s: float = 25.0) -> PollReply:
+        """Return what any channel got since ``cursor``; waits up to ``timeout_s`` for news.
+
+        Without a cursor the answer comes at once and is empty: it says where to begin.
+        One call at a time per reader: what is published meanwhile comes with the next.
+
+        Raises:
+            HubUnavailableError: the hub did not answer; poll again with the same cursor.
+        """
+        place = None if cursor is None else (cursor.hub_epoch, cursor.seq)
+        patience_s = timeout_s + POLL_GRACE_S
+        return wire.read_poll(await self._ask("poll", patience_s, patience_s, place, timeout_s))
+
+    async def history(self, channel: str, since: StreamPosition | None, limit: int = 300) -> HistoryReply:
+        """Return the publications of ``channel`` after ``since`` and the top of its stream.
+
+        Without ``since``: the newest ``limit`` of them, not recovered. With it: all of
+        them, or none and not recovered if some are gone or there are more than ``limit``.
+
+        Raises:
+            HubUnavailableError: the hub did not answer.
+        """
+        place = None if since is None else wire.write_position(since)
+        return wire.read_history(await self._ask("history", 5.0, ATTEMPT_TIMEOUT_S, channel, place, limit))
+
+    async def positions(self, channels: Sequence[str]) -> dict[str, StreamPosition]:
+        """Return the top of each channel's stream.
+
+        Raises:
+            HubUnavailableError: the hub did not answer.
+        """
+        found = await self._ask("positions", 5.0, ATTEMPT_TIMEOUT_S, list(channels))
+        return {channel: wire.read_position(position) for channel, position in found.items()}
+
+    async def stats(self) -> HubStats:
+        """Return the hub's figures.
+
+        Raises:
+            HubUnavailableError: the hub did not answer.
+        """
+        stats: HubStats = await self._ask("stats", 5.0, ATTEMPT_TIMEOUT_S)
+        return stats
+
+    async def _ask(self, operation: str, timeout_s: float, attempt_s: float, *args: Any) -> Any:
+        # Every operation may be repeated: reads change nothing, and publish names its batch.
+        deadline_s, backoff = time.monotonic() + timeout_s, Backoff()
+        while True:
+            try:
+                ref = getattr(self._handle, operation).remote(*args)
+                return await asyncio.wait_for(_answer(ref), _attempt_s(deadline_s, attempt_s))
+            except (RayActorError, ActorUnavailableError, TimeoutError) as error:
+                pause_s = backoff.next_pause_s()
+                if time.monotonic() + pause_s >= deadline_s:
+                    raise HubUnavailableError(operation, timeout_s, type(error).__name__) from error
+                await asyncio.sleep(pause_s)
+                if isinstance(error, ActorDiedError):
+                    await self._look_up_in_thread(deadline_s)
+
+    async def _look_up_in_thread(self, deadline_s: float) -> None:
+        # One look-up at a time, shared by all callers of this loop: while the GCS is away
+        # each would hold a thread of the pool for a long time.
+        if self._looking_up is None or self._looking_up.done():
+            self._looking_up = asyncio.create_task(asyncio.to_thread(self._look_up_again), name="hub-look-up")
+        await asyncio.wait({self._looking_up}, timeout=max(0.0, deadline_s - time.monotonic()))
+
+    def _look_up_again(self) -> None:
+        try:
+            self._handle = _look_up()
+        except HubNotFoundError:
+            logger.debug("the hub is gone and has no successor yet")
+
+    def _next_batch(self) -> str:
+        return f"{self._batch_prefix}-{next(self._batches)}"
+
+
+def _look_up() -> Any:
+    try:
+        return ray.get_actor(names.HUB, namespace=names.NAMESPACE)
+    except ValueError as error:
+        raise HubNotFoundError(names.NAMESPACE) from error
+
+
+async def _answer(ref: Any) -> Any:
+    return await ref
+
+
+def _attempt_s(deadline_s: float, attempt_s: float) -> float:
+    return max(0.001, min(attempt_s, deadline_s - time.monotonic()))

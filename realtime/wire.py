@@ -1,0 +1,67 @@
+"""How drafts and publications cross between the hub's actor and its clients.
+
+Tuples of plain values: Ray pickles them in C, several times faster than dataclasses,
+and a hub may be older than its callers (a detached actor keeps its code). Invariant:
+``read_x(write_x(value)) == value``.
+"""
+
+from collections.abc import Sequence
+
+from realtime.publication import Draft, Priority, Publication, StreamPosition
+from realtime.replies import Cursor, HistoryReply, PollReply
+
+WireDraft = tuple[str, bytes, str, str | None, str | None]
+WirePublication = tuple[str, int, bytes, str, int, str]
+WirePosition = tuple[str, int]
+WirePoll = tuple[WirePosition, list[WirePublication], bool, int]
+WireHistory = tuple[list[WirePublication], WirePosition, bool]
+
+_PRIORITIES = {str(priority): priority for priority in Priority}
+
+
+def write_drafts(drafts: Sequence[Draft]) -> list[WireDraft]:
+    return [(draft.channel, draft.data, draft.priority.value, draft.key, draft.coalesce_key) for draft in drafts]
+
+
+def read_drafts(wire: Sequence[WireDraft]) -> list[Draft]:
+    return [Draft(channel, data, _PRIORITIES[priority], key, latest) for channel, data, priority, key, latest in wire]
+
+
+def write_position(position: StreamPosition) -> WirePosition:
+    return position.epoch, position.offset
+
+
+def read_position(wire: WirePosition) -> StreamPosition:
+    return StreamPosition(*wire)
+
+
+def write_poll(reply: PollReply) -> WirePoll:
+    cursor = reply.cursor.hub_epoch, reply.cursor.seq
+    return cursor, _write_publications(reply.publications), reply.gap, reply.coalesced
+
+
+def read_poll(wire: WirePoll) -> PollReply:
+    cursor, publications, gap, coalesced = wire
+    return PollReply(Cursor(*cursor), _read_publications(publications), gap, coalesced)
+
+
+def write_history(reply: HistoryReply) -> WireHistory:
+    return _write_publications(reply.publications), write_position(reply.position), reply.recovered
+
+
+def read_history(wire: WireHistory) -> HistoryReply:
+    publications, position, recovered = wire
+    return HistoryReply(_read_publications(publications), StreamPosition(*position), recovered)
+
+
+def _write_publications(publications: Sequence[Publication]) -> list[WirePublication]:
+    return [(p.channel, p.offset, p.data, p.priority.value, p.time_ms, p.epoch) for p in publications]
+
+
+def _read_publications(wire: Sequence[WirePublication]) -> tuple[Publication, ...]:
+    return tuple(
+        [
+            Publication(channel, offset, data, _PRIORITIES[priority], time_ms, epoch)
+            for channel, offset, data, priority, time_ms, epoch in wire
+        ]
+    )
