@@ -11,6 +11,8 @@ from enum import StrEnum
 
 import orjson
 
+from ingest.alerts.model import Severity
+
 
 class Reason(StrEnum):
     """Why a message cannot be used; the closed set of dead-letter reasons and of a metric's label."""
@@ -48,16 +50,6 @@ class Flag(StrEnum):
     """A device time far behind ours; ``ts`` keeps it."""
     UNRELIABLE = "unreliable"
     """Sent with QoS 0: the broker may have dropped others like it."""
-
-
-class Severity(StrEnum):
-    """How bad a device says it is, worst first."""
-
-    CRITICAL = "critical"
-    HIGH = "high"
-    WARNING = "warning"
-    LOW = "low"
-    INFO = "info"
 
 
 class PayloadError(ValueError):

@@ -1,0 +1,262 @@
+"""From a payload's bytes to what the device said, or the reason why it cannot be used.
+
+Pure and fast: one payload, no memory of earlier ones, no clock (the time of arrival comes
+in). It trusts nothing: fields that are not asked for are refused, and tenant and device come
+from the topic alone. Invariant: the only exception it raises is ``PayloadError``.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ingest.alerts.model import Severity
+from ingest.payload import DeviceAlert, Flag, PayloadError, Reading, Reason, StateChange
+from ingest.strict_json import load_object, reject_duplicate_keys
+from ingest.topics import Topic
+
+EARLIEST_S = 946_684_800.0
+"""2000-01-01: a device time before it is a clock that was never set (or seconds for milliseconds)."""
+MAX_SEQ = 2**53 - 1
+"""Above it a JavaScript reader of our JSON would see another number."""
+MAX_METRICS = 256
+MAX_LABELS = 32
+MAX_MESSAGE_CHARS = 2000
+MAX_LABEL_CHARS = 256
+MAX_TIME_CHARS = 40
+
+_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_TELEMETRY_FIELDS = frozenset({"ts", "boot_id", "seq", "values", "recorded_at"})
+_ALERT_FIELDS = frozenset(
+    {"ts", "boot_id", "seq", "alert_type", "severity", "message", "metric", "value", "threshold", "labels"}
+    | {"recorded_at"}
+)
+_STATE_FIELDS = frozenset({"online", "ts", "boot_id", "seq"})
+_SEVERITIES = {str(severity): severity for severity in Severity}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockTolerance:
+    """How far a device's clock may be off before its time is flagged."""
+
+    future_s: float = 60.0
+    """Ahead of ours by more: the time of arrival is used instead."""
+    late_s: float = 3600.0
+    """Behind ours by more: kept, and flagged as late."""
+
+    def __post_init__(self) -> None:
+        if self.future_s < 0 or self.late_s < 0:
+            raise ValueError("future_s and late_s must not be negative")
+
+
+class Decoder:
+    """Turns payloads into readings, alerts and presence."""
+
+    def __init__(self, tolerance: ClockTolerance) -> None:
+        self._tolerance = tolerance
+
+    def reading(self, topic: Topic, data: bytes, received_at: float, qos: int = 1) -> Reading:
+        """Return the reading in a telemetry payload.
+
+        Raises:
+            PayloadError: it is none.
+        """
+        document = load_object(data)
+        if not document.keys() <= _TELEMETRY_FIELDS:
+            raise _unknown_field(document, _TELEMETRY_FIELDS)
+        values = _values(document)
+        reject_duplicate_keys(data, document)
+        boot_id, seq, flags = _key(document)
+        ts = self._device_time(document.get("ts"), received_at, flags)
+        if qos == 0:
+            flags.append(Flag.UNRELIABLE)
+        return Reading(
+            topic.tenant,
+            topic.device,
+            boot_id,
+            seq,
+            ts,
+            values,
+            _recorded_at(document),
+            received_at,
+            tuple(flags),
+        )
+
+    def alert(self, topic: Topic, data: bytes, received_at: float, qos: int = 1) -> DeviceAlert:
+        """Return the alert in an alert payload.
+
+        Raises:
+            PayloadError: it is none.
+        """
+        document = load_object(data)
+        if not document.keys() <= _ALERT_FIELDS:
+            raise _unknown_field(document, _ALERT_FIELDS)
+        severity = _required(document, "severity")
+        if type(severity) is not str or severity not in _SEVERITIES:
+            raise PayloadError(Reason.BAD_SEVERITY, f"must be one of {', '.join(_SEVERITIES)}")
+        alert_type = _name(_required(document, "alert_type"), "alert_type")
+        message = _free_text(_required(document, "message"), "message", MAX_MESSAGE_CHARS)
+        metric = document.get("metric")
+        labels = _labels(document.get("labels"))
+        reject_duplicate_keys(data, document)
+        boot_id, seq, flags = _key(document)
+        ts = self._device_time(document.get("ts"), received_at, flags)
+        if qos == 0:
+            flags.append(Flag.UNRELIABLE)
+        return DeviceAlert(
+            tenant=topic.tenant,
+            device=topic.device,
+            boot_id=boot_id,
+            seq=seq,
+            ts=ts,
+            alert_type=alert_type,
+            severity=_SEVERITIES[severity],
+            message=message,
+            received_at=received_at,
+            metric=None if metric is None else _name(metric, "metric"),
+            value=_optional_number(document, "value"),
+            threshold=_optional_number(document, "threshold"),
+            labels=labels,
+            recorded_at=_recorded_at(document),
+            flags=tuple(flags),
+        )
+
+    def state(self, topic: Topic, data: bytes, received_at: float) -> StateChange:
+        """Return the presence in a state payload.
+
+        Raises:
+            PayloadError: it is none.
+        """
+        document = load_object(data)
+        if not document.keys() <= _STATE_FIELDS:
+            raise _unknown_field(document, _STATE_FIELDS)
+        online = _required(document, "online")
+        if type(online) is not bool:
+            raise PayloadError(Reason.WRONG_TYPE, "online must be true or false")
+        reject_duplicate_keys(data, document)
+        return StateChange(topic.tenant, topic.device, online, received_at)
+
+    def _device_time(self, value: Any, received_at: float, flags: list[Flag]) -> float:
+        """Return the device's time, or the time of arrival with a flag that says why."""
+        if value is None:
+            flags.append(Flag.NO_CLOCK)
+            return received_at
+        if type(value) is int or type(value) is float:
+            ts = value / 1000
+        elif type(value) is str:
+            ts = _iso_seconds(value)
+        else:
+            raise PayloadError(Reason.WRONG_TYPE, "ts must be milliseconds or an ISO 8601 text")
+        if ts < EARLIEST_S:
+            flags.append(Flag.BAD_CLOCK)
+            return received_at
+        if ts > received_at + self._tolerance.future_s:
+            flags.append(Flag.FUTURE)
+            return received_at
+        if ts < received_at - self._tolerance.late_s:
+            flags.append(Flag.LATE)
+        return float(ts)
+
+
+def _required(document: Mapping[str, Any], field: str) -> Any:
+    try:
+        return document[field]
+    except KeyError:
+        raise PayloadError(Reason.MISSING_FIELD, field) from None
+
+
+def _unknown_field(document: Mapping[str, Any], known: frozenset[str]) -> PayloadError:
+    # Our own names only: a stranger's key is payload, and payload goes into no log.
+    return PayloadError(Reason.UNKNOWN_FIELD, f"{len(document.keys() - known)} besides {', '.join(sorted(known))}")
+
+
+def _values(document: Mapping[str, Any]) -> dict[str, float]:
+    values = _required(document, "values")
+    if type(values) is not dict:
+        raise PayloadError(Reason.WRONG_TYPE, "values must be an object")
+    if not 0 < len(values) <= MAX_METRICS:
+        raise PayloadError(Reason.BAD_VALUE, f"values must name 1-{MAX_METRICS} metrics, got {len(values)}")
+    for metric, value in values.items():
+        if type(value) is not float:
+            if type(value) is not int:
+                raise PayloadError(Reason.WRONG_TYPE, "every value must be a number")
+            values[metric] = float(value)
+        if not _NAME.fullmatch(metric):
+            raise PayloadError(Reason.BAD_VALUE, "a metric's name must be 1-64 of [A-Za-z0-9_.:-]")
+    return values
+
+
+def _key(document: Mapping[str, Any]) -> tuple[str, int | None, list[Flag]]:
+    boot_id = document.get("boot_id")
+    seq = document.get("seq")
+    if boot_id is not None:
+        _name(boot_id, "boot_id")
+    if seq is not None:
+        if type(seq) is not int:
+            raise PayloadError(Reason.WRONG_TYPE, "seq must be a whole number")
+        if not 0 <= seq <= MAX_SEQ:
+            raise PayloadError(Reason.BAD_VALUE, "seq must be 0 to 2^53 - 1")
+    if boot_id is None or seq is None:
+        # A number without a boot starts again with the device: as a key it would hide new readings.
+        return boot_id or "", None, [Flag.UNKEYED]
+    return boot_id, seq, []
+
+
+def _name(value: Any, field: str) -> str:
+    if type(value) is not str:
+        raise PayloadError(Reason.WRONG_TYPE, f"{field} must be a text")
+    if not _NAME.fullmatch(value):
+        raise PayloadError(Reason.BAD_VALUE, f"{field} must be 1-64 of [A-Za-z0-9_.:-]")
+    return value
+
+
+def _free_text(value: Any, field: str, limit: int) -> str:
+    if type(value) is not str:
+        raise PayloadError(Reason.WRONG_TYPE, f"{field} must be a text")
+    if not 0 < len(value) <= limit:
+        raise PayloadError(Reason.BAD_VALUE, f"{field} must have 1-{limit} characters, got {len(value)}")
+    if "\0" in value:
+        raise PayloadError(Reason.BAD_TEXT, f"NUL in {field}")
+    return value
+
+
+def _labels(value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
+    if type(value) is not dict:
+        raise PayloadError(Reason.WRONG_TYPE, "labels must be an object")
+    if len(value) > MAX_LABELS:
+        raise PayloadError(Reason.BAD_VALUE, f"at most {MAX_LABELS} labels, got {len(value)}")
+    return {_name(key, "a label's name"): _free_text(text, "a label", MAX_LABEL_CHARS) for key, text in value.items()}
+
+
+def _optional_number(document: Mapping[str, Any], field: str) -> float | None:
+    value = document.get(field)
+    if value is None:
+        return None
+    if type(value) is not int and type(value) is not float:
+        raise PayloadError(Reason.WRONG_TYPE, f"{field} must be a number")
+    return float(value)
+
+
+def _recorded_at(document: Mapping[str, Any]) -> str | None:
+    value = document.get("recorded_at")
+    if value is None:
+        return None
+    if type(value) is not str:
+        raise PayloadError(Reason.WRONG_TYPE, "recorded_at must be a text")
+    if _iso_seconds(value) == 0.0:
+        raise PayloadError(Reason.BAD_VALUE, "recorded_at must be an ISO 8601 time")
+    return value
+
+
+def _iso_seconds(text: str) -> float:
+    """Return seconds since the epoch; 0 for a text that is no time. Without an offset it is UTC."""
+    if len(text) > MAX_TIME_CHARS:
+        return 0.0
+    try:
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
