@@ -90,4 +90,4 @@ class DeliveryQueue:
             if left_s <= 0 or not self._changed.wait(left_s):
                 break
         self._wanted = 1
-        return len(self._items) >= min(count, 1) and bool(self._items)
+        return bool(self._items)
