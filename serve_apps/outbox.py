@@ -1,0 +1,155 @@
+"""What goes to one connection next: replies first, then channels by urgency.
+
+Holds offsets into the replica's rings, not publications, and at most a bounded number of
+reply bytes. No I/O, no clock. Invariant: within a channel publications leave in offset
+order, each once; between channels the more urgent goes first; nothing leaves without
+credit.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from serve_apps.credit import Credit
+from serve_apps.errors import GatewayError
+from serve_apps.frames import PING
+from serve_apps.gateway_settings import GatewaySettings
+from serve_apps.ring import ChannelRing, Chunk
+
+
+class OutboxError(GatewayError):
+    """A connection cannot keep up: its replies or its channels passed their bound."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"the connection fell behind: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How much of one channel a frame carries, for the metrics."""
+
+    kind: str
+    num_lines: int
+    oldest_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Text of one outgoing frame."""
+
+    text: str
+    num_bytes: int
+    parts: tuple[Part, ...]
+
+
+class _Cursor:
+    __slots__ = ("after", "ring")
+
+    def __init__(self, ring: ChannelRing[Any], after: int) -> None:
+        self.ring = ring
+        self.after = after
+
+
+class Outbox:
+    """Everything one connection has still to be sent."""
+
+    __slots__ = ("_control", "_control_bytes", "_credit", "_cursors", "_pending", "_settings", "_unidirectional")
+
+    def __init__(self, settings: GatewaySettings, credit: Credit, *, unidirectional: bool = False) -> None:
+        self._settings = settings
+        self._credit = credit
+        self._unidirectional = unidirectional
+        self._control: deque[bytes] = deque()
+        self._control_bytes = 0
+        self._cursors: dict[str, _Cursor] = {}
+        self._pending: dict[str, int] = {}
+
+    def add(self, line: bytes) -> None:
+        """Queue a reply, a push that is no publication, or a ping.
+
+        Raises:
+            OutboxError: the client reads no replies.
+        """
+        self._control.append(line)
+        self._control_bytes += len(line)
+        # One reply alone may be longer than the bound (a recovery): it is what piles up behind it that tells.
+        if len(self._control) > 1 and self._control_bytes > self._settings.control_bytes:
+            raise OutboxError("replies")
+
+    def follow(self, ring: ChannelRing[Any], after: int, rank: int) -> None:
+        """Send the ring's publications after offset ``after``, now and as they come."""
+        self._cursors[ring.channel] = _Cursor(ring, after)
+        if ring.has_after(after):
+            self.mark(ring.channel, rank)
+
+    def leave(self, channel: str) -> None:
+        """Send nothing more of a channel."""
+        self._cursors.pop(channel, None)
+        self._pending.pop(channel, None)
+
+    def mark(self, channel: str, rank: int) -> None:
+        """Note that a followed channel has something new, and how urgent it is."""
+        known = self._pending.get(channel)
+        if known is None or rank < known:
+            self._pending[channel] = rank
+
+    def next_frame(self, now_s: float) -> Frame | None:
+        """Return the next frame; None when there is nothing to send or no credit.
+
+        Raises:
+            OutboxError: a channel's ring no longer has what this connection needs next.
+        """
+        if not self._credit.is_open:
+            return None
+        lines: list[str] = []
+        parts: list[Part] = []
+        num_bytes = num_lines = 0
+        while self._control and num_lines < self._settings.frame_lines and num_bytes < self._settings.frame_bytes:
+            line = self._control.popleft()
+            if line == PING:
+                self._credit.on_ping(now_s)
+            self._control_bytes -= len(line)
+            lines.append(line.decode())
+            num_bytes += len(line) + 1
+            num_lines += 1
+        while self._pending and num_lines < self._settings.frame_lines and num_bytes < self._settings.frame_bytes:
+            chunk = self._next_chunk(room=None if num_lines == 0 else self._settings.frame_bytes - num_bytes)
+            if chunk is None:
+                break
+            part, piece = chunk
+            lines.append(piece.text)
+            num_bytes += piece.num_bytes + 1
+            num_lines += piece.num_lines
+            parts.append(part)
+        if not lines:
+            return None
+        num_bytes -= 1
+        self._credit.on_sent(num_bytes)
+        if self._credit.wants_ping:
+            self._credit.on_ping(now_s)
+            lines.append("{}")
+        # With one part the text is the ring's own object: no copy per connection.
+        return Frame(lines[0] if len(lines) == 1 else "\n".join(lines), num_bytes, tuple(parts))
+
+    def _next_chunk(self, room: int | None) -> tuple[Part, Chunk] | None:
+        while self._pending:
+            channel = min(self._pending, key=self._pending.__getitem__)
+            cursor = self._cursors[channel]
+            if not cursor.ring.has_after(cursor.after):  # marked by what its recovery had brought already
+                del self._pending[channel]
+                continue
+            chunk = cursor.ring.chunk(cursor.after, unidirectional=self._unidirectional)
+            if chunk is None:
+                raise OutboxError("channel")
+            if room is not None and chunk.num_bytes > room:
+                return None
+            cursor.after = chunk.last_offset
+            rank = self._pending.pop(channel)
+            if cursor.ring.has_after(cursor.after):
+                self._pending[channel] = rank  # behind its equals: channels of one class take turns
+            return Part(cursor.ring.kind, chunk.num_lines, chunk.oldest_ms), chunk
+        return None

@@ -1,0 +1,187 @@
+"""Recent publications of one channel on one replica, encoded once for all its connections.
+
+Pure state: no I/O, no clock, no locks -- the event loop serialises access. A connection
+holds no copy, only the offset it has reached.
+Invariant: the ring holds every publication of its epoch above ``floor`` and up to ``top``
+(offsets may skip), so who stands below ``floor`` has fallen behind, and who takes chunk
+after chunk misses nothing.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Generic, TypeVar
+
+from realtime.publication import Priority, Publication, StreamPosition
+from serve_apps.frames import push_prefix, push_publication, unwrap
+from serve_apps.gateway_settings import GatewaySettings
+
+RANKS = {priority: rank for rank, priority in enumerate(Priority)}
+"""Priority classes as numbers, most urgent first."""
+
+COMPACT_AFTER = 1024
+
+Follower = TypeVar("Follower")
+
+
+class Append(Enum):
+    """What became of a publication."""
+
+    ADDED = auto()
+    DUPLICATE = auto()
+    OTHER_EPOCH = auto()
+    """The stream began a new life; the publication was not added, the channel must be resynchronised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Publications in a row, joined into the text of one frame or a part of one."""
+
+    text: str
+    num_bytes: int
+    num_lines: int
+    last_offset: int
+    oldest_ms: int
+    """Time at which its first publication was published, epoch milliseconds."""
+
+
+class ChannelRing(Generic[Follower]):
+    """One channel's recent publications and the connections that follow it."""
+
+    def __init__(self, channel: str, kind: str, settings: GatewaySettings) -> None:
+        self.channel = channel
+        self.kind = kind
+        self.followers: set[Follower] = set()
+        self.pins = 0
+        """Attachments under way, which keep the ring alive without a follower."""
+        self.epoch: str | None = None
+        """None until the hub or a publication said it."""
+        self.num_bytes = 0
+        self.floor = 0
+        self.top: int | None = None
+        """Offset of the newest publication; None until it is known."""
+        self._settings = settings
+        self._prefix = push_prefix(channel)
+        self._dropped = False
+        # Two lists and a start, because a deque cannot be searched by halves.
+        self._offsets: list[int] = []
+        self._items: list[tuple[Publication, bytes, float]] = []
+        self._start = 0
+        self._chunks: dict[tuple[int, bool], Chunk] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """True when nobody follows the channel or is about to."""
+        return not self.followers and not self.pins
+
+    @property
+    def position(self) -> StreamPosition | None:
+        """Where the ring ends; None until that is known."""
+        if self.epoch is None or self.top is None:
+            return None
+        return StreamPosition(epoch=self.epoch, offset=self.top)
+
+    def start(self, position: StreamPosition) -> None:
+        """Take the channel's position, which the hub gave after this ring began to be fed.
+
+        Publications may have come in before that answer. None between it and them was
+        missed, whatever their offsets, as long as nothing was dropped.
+        """
+        if self.top is None:
+            self.epoch, self.top, self.floor = position.epoch, position.offset, position.offset
+        elif not self._dropped:
+            self.floor = min(self.floor, position.offset)
+
+    def reset(self, position: StreamPosition) -> None:
+        """Forget everything: the stream's life ended, or publications were lost."""
+        self._offsets.clear()
+        self._items.clear()
+        self._chunks.clear()
+        self._start = self.num_bytes = 0
+        self._dropped = False
+        self.epoch, self.top, self.floor = position.epoch, position.offset, position.offset
+
+    def append(self, publication: Publication, now_s: float) -> Append:
+        """Add the next publication, which arrived at ``now_s`` (monotonic seconds)."""
+        if self.top is None:
+            self.epoch, self.floor = publication.epoch, publication.offset - 1
+        elif publication.epoch != self.epoch:
+            return Append.OTHER_EPOCH
+        elif publication.offset <= self.top:
+            return Append.DUPLICATE
+        line = push_publication(self._prefix, publication)
+        self._offsets.append(publication.offset)
+        self._items.append((publication, line, now_s))
+        self.top = publication.offset
+        self.num_bytes += len(line)
+        self._chunks.clear()
+        while len(self) > self._settings.ring_items or self.num_bytes > self._settings.ring_bytes:
+            self._drop_oldest()
+        return Append.ADDED
+
+    def drop_older(self, than_s: float) -> None:
+        """Drop publications that arrived before ``than_s`` (monotonic seconds).
+
+        By arrival, not by the hub's time: another node's clock may be off by more than a ring's age.
+        """
+        while len(self) and self._items[self._start][2] < than_s:
+            self._drop_oldest()
+
+    def shrink(self, to_bytes: int) -> None:
+        """Drop the oldest publications until at most ``to_bytes`` are held."""
+        while len(self) and self.num_bytes > to_bytes:
+            self._drop_oldest()
+
+    def covers(self, position: StreamPosition) -> bool:
+        """Tell whether everything after ``position`` up to the top is here."""
+        return self.top is not None and position.epoch == self.epoch and self.floor <= position.offset <= self.top
+
+    def after(self, offset: int) -> tuple[Publication, ...]:
+        """Return the publications above ``offset``."""
+        return tuple(item for item, _, _ in self._items[self._index_after(offset) :])
+
+    def has_after(self, offset: int) -> bool:
+        """Tell whether there is anything to send to who has reached ``offset``."""
+        return self.top is not None and offset < self.top
+
+    def chunk(self, after: int, *, unidirectional: bool) -> Chunk | None:
+        """Return what comes after offset ``after``; None when the ring no longer has it.
+
+        The same object for every connection at the same place, so that a publication is
+        joined and decoded once, however many receive it. ``has_after`` is assumed.
+        """
+        if after < self.floor:
+            return None
+        key = (after, unidirectional)
+        chunk = self._chunks.get(key)
+        if chunk is None:
+            chunk = self._chunks[key] = self._join(self._index_after(after), unidirectional)
+        return chunk
+
+    def __len__(self) -> int:
+        return len(self._items) - self._start
+
+    def _join(self, first: int, unidirectional: bool) -> Chunk:
+        lines: list[bytes] = []
+        num_bytes = -1
+        for _, line, _ in self._items[first : first + self._settings.frame_lines]:
+            text = unwrap(line) if unidirectional else line
+            if lines and num_bytes + len(text) + 1 > self._settings.frame_bytes:
+                break
+            lines.append(text)
+            num_bytes += len(text) + 1
+        last_offset = self._offsets[first + len(lines) - 1]
+        return Chunk(b"\n".join(lines).decode(), num_bytes, len(lines), last_offset, self._items[first][0].time_ms)
+
+    def _index_after(self, offset: int) -> int:
+        return bisect_right(self._offsets, offset, lo=self._start)
+
+    def _drop_oldest(self) -> None:
+        self.floor = self._offsets[self._start]
+        self.num_bytes -= len(self._items[self._start][1])
+        self._start += 1
+        self._dropped = True
+        self._chunks.clear()
+        if self._start >= COMPACT_AFTER and self._start * 2 >= len(self._items):
+            del self._offsets[: self._start], self._items[: self._start]
+            self._start = 0
