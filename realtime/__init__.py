@@ -1,1 +1,24 @@
 """The broadcast path: channels, hub, journal and broadcaster."""
+
+from realtime.broadcaster import (
+    Broadcaster,
+    BroadcastHealth,
+    WebSocketBroadcastMixin,
+    broadcast_to_websocket_group,
+    get_broadcaster,
+)
+from realtime.messages import MessageType
+from realtime.publication import Draft, Priority, Publication, StreamPosition
+
+__all__ = [
+    "BroadcastHealth",
+    "Broadcaster",
+    "Draft",
+    "MessageType",
+    "Priority",
+    "Publication",
+    "StreamPosition",
+    "WebSocketBroadcastMixin",
+    "broadcast_to_websocket_group",
+    "get_broadcaster",
+]

@@ -100,12 +100,14 @@ class FencedError(RealtimeError):
 class TransportError(RealtimeError):
     """A batch of broadcasts was not confirmed."""
 
-    def __init__(self, transport: str, reason: str, is_final: bool) -> None:
-        super().__init__(transport, reason, is_final)
+    def __init__(self, transport: str, reason: str, is_final: bool, confirmed: int = 0) -> None:
+        super().__init__(transport, reason, is_final, confirmed)
         self.transport = transport
         self.reason = reason
         self.is_final = is_final
-        """True: repeating the same batch cannot help (it was refused, not missed)."""
+        """True: a draft was refused, and repeating it cannot help."""
+        self.confirmed = confirmed
+        """How many drafts were confirmed before the refused one."""
 
     def __str__(self) -> str:
         return f"broadcast over {self.transport} failed: {self.reason}"

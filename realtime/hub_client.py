@@ -67,11 +67,20 @@ class HubClient:
         positions = await self._ask("publish", timeout_s, ATTEMPT_TIMEOUT_S, batch, sent)
         return [wire.read_position(position) for position in positions]
 
-    def publish_sync(self, drafts: Sequence[Draft], timeout_s: float = 5.0) -> list[StreamPosition]:
-        """``publish`` for threads without an event loop."""
+    def publish_sync(
+        self, drafts: Sequence[Draft], timeout_s: float = 5.0, batch: str | None = None
+    ) -> list[StreamPosition]:
+        """``publish`` for threads without an event loop.
+
+        Args:
+            drafts: what to append, in order.
+            timeout_s: time for all attempts together.
+            batch: name of this list of drafts; a later call with the same list and name
+                publishes only what the earlier one did not. None: a fresh name.
+        """
         if not drafts:
             return []
-        sent, batch = wire.write_drafts(drafts), self._next_batch()
+        sent, batch = wire.write_drafts(drafts), batch or self._next_batch()
         deadline_s, backoff = time.monotonic() + timeout_s, Backoff()
         while True:
             try:

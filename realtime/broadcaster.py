@@ -1,0 +1,385 @@
+"""Broadcasts from any process: a call that never raises and hardly waits.
+
+The caller's thread only encodes and buffers; a thread of this module sends batches to
+the hub, or to the HTTP API outside Ray, and counts what became of every message.
+Invariant: taken = confirmed + waiting + coalesced + dropped by reason, at every moment.
+"""
+
+import asyncio
+import atexit
+import itertools
+import logging
+import os
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cluster import metrics
+from cluster.clock import Clock, SystemClock
+from cluster.settings import Settings, load_section
+from realtime.backoff import Backoff
+from realtime.broadcast_calls import BroadcastCalls, Message
+from realtime.channels import kind_of
+from realtime.errors import InvalidChannelError, InvalidMessageError, TransportError
+from realtime.failure_log import FailureLog
+from realtime.messages import encode
+from realtime.publication import Draft, Priority
+from realtime.send_buffer import SendBuffer, Waiting
+from realtime.settings import BroadcastSettings
+from realtime.transport import Transport, open_transport
+
+logger = logging.getLogger(__name__)
+
+IDLE_WAIT_S = 1.0
+ASYNC_STEP_S = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastHealth:
+    """How the broadcasts of one process are doing."""
+
+    is_ok: bool
+    """False after a failed batch, until one is confirmed again."""
+    transport: str
+    """``hub``, ``http``, or ``none`` before the first batch."""
+    waiting: int
+    waiting_bytes: int
+    confirmed_total: int
+    coalesced_total: int
+    """Values of progress bars that a newer one replaced before they were sent."""
+    dropped_by_reason: dict[str, int]
+    last_error: str
+
+
+class Broadcaster(BroadcastCalls):
+    """Sends messages to groups, users, tenants and the NOC. Safe for threads.
+
+    One per process is enough: see ``get_broadcaster``.
+    """
+
+    def __init__(
+        self,
+        settings: BroadcastSettings,
+        open_transport: Callable[[], Transport],
+        clock: Clock | None = None,
+    ) -> None:
+        self._settings = settings
+        self._open_transport = open_transport
+        self._clock = clock or SystemClock()
+        self._buffer = SendBuffer(settings)
+        # Re-entrant: a signal handler that broadcasts may interrupt a call of the same thread.
+        self._lock = threading.RLock()
+        self._has_work = threading.Condition(self._lock)
+        self._has_room = threading.Condition(self._lock)
+        self._is_idle = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+        self._sending: list[Waiting] = []
+        self._is_closing = False
+        self._stop = threading.Event()
+        self._is_ok = True
+        self._transport: Transport | None = None
+        self._confirmed_total = 0
+        self._coalesced_total = 0
+        self._dropped: Counter[str] = Counter()
+        self._last_error = ""
+        self._failure_log = FailureLog(self._clock)
+        self._batch_prefix = secrets.token_hex(8)
+        self._batches = itertools.count()
+
+    def publish(
+        self,
+        channel: str,
+        message_type: str,
+        data: Mapping[str, Any],
+        priority: str = Priority.NORMAL,
+        key: str | None = None,
+    ) -> bool:
+        """Send a message to one channel; False if it was dropped at once.
+
+        Args:
+            channel: see ``realtime.channels``.
+            message_type: a ``MessageType`` or a name of the caller's own.
+            data: what JSON can say.
+            priority: decides what is dropped first when the buffer is full.
+            key: idempotency key; the hub publishes a channel and key once.
+        """
+        return self._broadcast(Message(lambda: [channel], message_type, data, priority, key))
+
+    async def apublish(
+        self,
+        channel: str,
+        message_type: str,
+        data: Mapping[str, Any],
+        priority: str = Priority.NORMAL,
+        key: str | None = None,
+    ) -> bool:
+        """``publish`` for event loops."""
+        return await self._abroadcast(Message(lambda: [channel], message_type, data, priority, key))
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything taken so far was confirmed or dropped; False if time ran out.
+
+        For the end of a run: a worker that Ray kills has no other moment to send its last
+        messages.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        with self._is_idle:
+            while self._buffer or self._sending:
+                if not self._is_idle.wait(max(0.0, deadline_s - time.monotonic())) and time.monotonic() >= deadline_s:
+                    return False
+        return True
+
+    def health(self) -> BroadcastHealth:
+        """Return the state of this process's broadcasts; cheap."""
+        with self._lock:
+            return BroadcastHealth(
+                is_ok=self._is_ok,
+                transport=self._transport.name if self._transport else "none",
+                waiting=len(self._buffer) + len(self._sending),
+                waiting_bytes=self._buffer.num_bytes,
+                confirmed_total=self._confirmed_total,
+                coalesced_total=self._coalesced_total,
+                dropped_by_reason=dict(self._dropped),
+                last_error=self._last_error,
+            )
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Send what waits, for at most ``timeout_s``, then stop; later calls are dropped."""
+        self.flush(self._settings.exit_flush_s if timeout_s is None else timeout_s)
+        with self._lock:
+            self._is_closing = True
+            self._has_work.notify_all()
+            self._has_room.notify_all()
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=self._settings.exit_flush_s)
+        self._drop_rest()
+
+    # -- the caller's side -------------------------------------------------------------
+
+    def _broadcast(self, message: Message) -> bool:
+        try:
+            drafts = self._drafts(message)
+            results = [self._take(draft, message.run_id) for draft in drafts]
+        except Exception as error:
+            # A broadcast must never fail the task that makes it, whatever it was given.
+            self._refuse(message, error)
+            return False
+        self._failure_log.write()
+        return bool(results) and all(results)
+
+    async def _abroadcast(self, message: Message) -> bool:
+        try:
+            drafts = self._drafts(message)
+            results = [await self._atake(draft, message.run_id) for draft in drafts]
+        except Exception as error:
+            # As above; a cancellation is not an Exception and goes through.
+            self._refuse(message, error)
+            return False
+        self._failure_log.write()
+        return bool(results) and all(results)
+
+    def _drafts(self, message: Message) -> list[Draft]:
+        data = encode(message.message_type, message.data, message.priority, self._clock)
+        priority = Priority(message.priority)
+        return [
+            Draft(channel, data, priority, message.key, message.coalesce_key) for channel in message.name_channels()
+        ]
+
+    def _take(self, draft: Draft, run_id: str | None) -> bool:
+        with self._lock:
+            if self._offer(draft, run_id):
+                return True
+            # Progress never waits, and nobody waits for a hub that does not answer.
+            deadline_s = time.monotonic() + self._settings.block_s
+            while self._may_wait(draft) and (left_s := deadline_s - time.monotonic()) > 0:
+                self._has_room.wait(left_s)
+                if self._offer(draft, run_id):
+                    return True
+            self._drop(draft, self._full_reason(), run_id)
+            return False
+
+    async def _atake(self, draft: Draft, run_id: str | None) -> bool:
+        deadline_s = time.monotonic() + self._settings.block_s
+        while True:
+            with self._lock:
+                if self._offer(draft, run_id):
+                    return True
+                if not self._may_wait(draft) or time.monotonic() >= deadline_s:
+                    self._drop(draft, self._full_reason(), run_id)
+                    return False
+            await asyncio.sleep(ASYNC_STEP_S)
+
+    def _offer(self, draft: Draft, run_id: str | None) -> bool:
+        if self._is_closing:
+            return False
+        offer = self._buffer.offer(draft, self._clock.monotonic_s(), run_id)
+        self._coalesced_total += offer.coalesced
+        for waiting in offer.displaced:
+            self._drop(waiting.draft, "displaced", waiting.run_id)
+        if offer.is_accepted:
+            if self._thread is None:
+                self._start()
+            self._has_work.notify()
+        return offer.is_accepted
+
+    def _may_wait(self, draft: Draft) -> bool:
+        return self._is_ok and not self._is_closing and draft.priority is not Priority.PROGRESS
+
+    def _full_reason(self) -> str:
+        return "closed" if self._is_closing else "full"
+
+    def _refuse(self, message: Message, error: Exception) -> None:
+        known = isinstance(error, InvalidChannelError | InvalidMessageError)
+        reason = "invalid" if known else "internal"
+        with self._lock:
+            self._dropped[reason] += 1
+            self._last_error = str(error)
+        metrics.websocket_broadcast_failure.labels(kind="invalid", reason=reason).inc()
+        self._failure_log.add("invalid", reason, message.run_id, str(error))
+        self._failure_log.write()
+
+    # -- the sending thread ------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="broadcaster", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                while not self._buffer and not self._is_closing:
+                    self._has_work.wait(IDLE_WAIT_S)
+                if self._is_closing:
+                    break
+                self._sending = self._buffer.take(self._settings.batch_size, self._settings.batch_max_bytes)
+                self._has_room.notify_all()
+            try:
+                self._send(self._sending)
+            except Exception:
+                # The thread must outlive a bug: without it every later broadcast is lost.
+                logger.exception("broadcast batch failed unexpectedly")
+                with self._lock:
+                    self._drop_waiting(self._sending, "internal")
+            with self._lock:
+                self._sending = []
+                if not self._buffer:
+                    self._is_idle.notify_all()
+            self._failure_log.write()
+        if self._transport is not None:
+            self._transport.close()
+
+    def _send(self, batch: list[Waiting]) -> None:
+        while batch:
+            refused = self._send_until_refused(batch)
+            if refused is None:
+                return
+            index, reason = refused
+            self._confirm(batch[:index])
+            with self._lock:
+                self._drop_waiting(batch[index : index + 1], reason)
+            batch = batch[index + 1 :]
+
+    def _send_until_refused(self, batch: list[Waiting]) -> tuple[int, str] | None:
+        """Send ``batch`` until confirmed or dropped; else say which message was refused and why."""
+        name = f"{self._batch_prefix}-{next(self._batches)}"
+        drafts = [waiting.draft for waiting in batch]
+        give_up_s, backoff = self._clock.monotonic_s() + self._settings.retry_for_s, Backoff()
+        while True:
+            try:
+                if self._transport is None:
+                    self._transport = self._open_transport()
+                self._transport.send(name, drafts, self._settings.confirm_timeout_s)
+            except TransportError as error:
+                with self._lock:
+                    self._last_error = str(error)
+                    if error.is_final:
+                        return error.confirmed, error.reason
+                    self._is_ok = False
+                    # Those who wait for room would now wait in vain.
+                    self._has_room.notify_all()
+                    if self._is_closing or self._clock.monotonic_s() >= give_up_s:
+                        self._drop_waiting(batch, error.reason)
+                        return None
+                self._reset_transport()
+                self._stop.wait(backoff.next_pause_s())
+            else:
+                self._confirm(batch)
+                return None
+
+    def _reset_transport(self) -> None:
+        # Opened anew for each try: the hub may have a successor, Ray may have been
+        # shut down and initialised again, the floor may listen on another port.
+        if self._transport is not None:
+            self._transport.close()
+        self._transport = None
+
+    def _confirm(self, batch: list[Waiting]) -> None:
+        now_s = self._clock.monotonic_s()
+        for waiting in batch:
+            kind = kind_of(waiting.draft.channel)
+            metrics.websocket_broadcast_success.labels(kind=kind, priority=waiting.draft.priority).inc()
+            metrics.websocket_broadcast_duration.labels(kind=kind).observe(now_s - waiting.called_at_s)
+        with self._lock:
+            self._is_ok = True
+            self._confirmed_total += len(batch)
+
+    def _drop_rest(self) -> None:
+        with self._lock:
+            while rest := self._buffer.take(self._settings.batch_size, self._settings.batch_max_bytes):
+                self._drop_waiting(rest, "closed")
+
+    def _drop_waiting(self, batch: list[Waiting], reason: str) -> None:
+        for waiting in batch:
+            self._drop(waiting.draft, reason, waiting.run_id)
+
+    def _drop(self, draft: Draft, reason: str, run_id: str | None) -> None:
+        # Runs under the lock; the log lines are written after it is released.
+        kind = kind_of(draft.channel)
+        self._dropped[reason] += 1
+        metrics.websocket_broadcast_failure.labels(kind=kind, reason=reason).inc()
+        self._failure_log.add(kind, reason, run_id, self._last_error)
+
+
+class WebSocketBroadcastMixin(BroadcastCalls):
+    """Gives any class the broadcast calls, over the broadcaster of its process."""
+
+    def _broadcast(self, message: Message) -> bool:
+        return get_broadcaster()._broadcast(message)
+
+    async def _abroadcast(self, message: Message) -> bool:
+        return await get_broadcaster()._abroadcast(message)
+
+
+def broadcast_to_websocket_group(
+    group_name: str, message_type: str, data: Mapping[str, Any], priority: str = Priority.NORMAL
+) -> bool:
+    """Tell everyone in a group, from code that is no class; False if dropped at once."""
+    return get_broadcaster().broadcast_to_group(group_name, message_type, data, priority)
+
+
+_of_process: Broadcaster | None = None
+_of_process_lock = threading.Lock()
+
+
+def get_broadcaster() -> Broadcaster:
+    """Return the one broadcaster of this process; made at the first call, flushed at exit."""
+    global _of_process
+    if _of_process is None:
+        with _of_process_lock:
+            if _of_process is None:
+                broadcaster = Broadcaster(load_section(BroadcastSettings), lambda: open_transport(Settings.load()))
+                atexit.register(broadcaster.close)
+                os.register_at_fork(after_in_child=_forget_in_child)
+                _of_process = broadcaster
+    return _of_process
+
+
+def _forget_in_child() -> None:
+    # A forked child has the parent's buffer but not its thread: it begins afresh.
+    global _of_process, _of_process_lock
+    _of_process, _of_process_lock = None, threading.Lock()
