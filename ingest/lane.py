@@ -13,15 +13,19 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from cluster.clock import Clock
-from ingest.backoff import Backoff
 from ingest.dead_letter import DeadLetter
 from ingest.delivery import Delivery
 from ingest.delivery_queue import BatchLimits, DeliveryQueue
 from ingest.errors import StoreRefusedError, StoreUnavailableError
 from ingest.payload import Reason
 from ingest.pipeline import Judged, dead_letter
+from realtime.backoff import Backoff
 
 logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 2.0
+"""Between two offers of a batch during an outage: at most this long after the store is back, ingest goes on."""
 
 Item = TypeVar("Item", bound=Judged)
 Store = Callable[[Sequence[Item]], int]
@@ -64,7 +68,6 @@ class Lane(Generic[Item]):
         settle: Callable[[Sequence[Delivery]], None],
         observer: LaneObserver,
         clock: Clock,
-        backoff: Backoff,
         stop: threading.Event,
     ) -> None:
         self.name = name
@@ -77,7 +80,6 @@ class Lane(Generic[Item]):
         self._settle = settle
         self._observer = observer
         self._clock = clock
-        self._backoff = backoff
         self._stop = stop
 
     def step(self, timeout_s: float) -> int:
@@ -122,7 +124,7 @@ class Lane(Generic[Item]):
     def _until_durable(self, write: Callable[[], None]) -> bool:
         """Repeat ``write`` through an outage; False when the lane was stopped first."""
         blocked = False
-        self._backoff.reset()
+        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while True:
             try:
                 write()
@@ -131,7 +133,7 @@ class Lane(Generic[Item]):
                     blocked = True
                     logger.warning("lane %s stops acknowledging: %s", self.name, error)
                     self._observer.on_blocked(self.name, error)
-                if self._stop.wait(self._backoff.next_delay_s()):
+                if self._stop.wait(backoff.next_pause_s()):
                     return False
                 continue
             if blocked:

@@ -1,0 +1,386 @@
+"""Receiving from the MQTT broker: one connection, on one thread, acknowledging late.
+
+Network file: everything that is paho's stays here. paho is driven by an outside loop of ours,
+so it is used from a single thread, every turn of it can be watched, and an exception cannot
+leave a dead thread behind a client that still says it is connected. It decides nothing about
+messages. Invariants: a message is acknowledged only after ``settle``, only on the connection
+on which it arrived, and in the order of arrival; what the queue refuses is not acknowledged,
+so the broker keeps it and sends it again after the reconnect.
+"""
+
+import logging
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import MQTTErrorCode
+
+from ingest.delivery import Delivery, cut_payload
+from ingest.mqtt_address import MqttAddress
+from ingest.mqtt_paho import connect, new_client
+from ingest.receive_window import ReceiveWindow
+from realtime.backoff import Backoff
+
+logger = logging.getLogger(__name__)
+
+TURN_S = 0.5
+"""Longest sleep of the network thread; keep-alive is checked at this pace."""
+READS_PER_TURN = 256
+"""Packets taken before acknowledgements are sent."""
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+STUCK_S = 30.0
+"""Without a turn for so long the network thread is given up and replaced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttSettings:
+    """How ingest listens to the broker."""
+
+    client_id: str = "ingest-0"
+    """Fixed: the broker keeps the unacknowledged messages of this name."""
+    window: int = 1024
+    """Unacknowledged messages wanted at once (MQTT 5: Receive Maximum; 3.1.1: the broker's setting)."""
+    session_expiry_s: int = 86_400
+    """How long an MQTT 5 broker keeps the session while ingest is away, in seconds."""
+    keepalive_s: int = 10
+    """A silent broker is given up after at most twice this, in seconds."""
+    connect_timeout_s: float = 5.0
+    """Longest wait for a connection, in seconds."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.window <= 65_535:
+            raise ValueError(f"window must be 1-65535, got {self.window}")
+        if self.keepalive_s < 1 or self.connect_timeout_s <= 0 or self.session_expiry_s < 0:
+            raise ValueError("keepalive_s, connect_timeout_s and session_expiry_s must be positive")
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What one connection is for."""
+
+    client_id: str
+    topic_filter: str
+    has_session: bool
+    """The broker keeps unacknowledged messages while the connection is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class InboxStatus:
+    """State of one connection, for people."""
+
+    address: str
+    is_connected: bool
+    epoch: int
+    window: int
+    """Messages received and not yet acknowledged."""
+    oldest_received_at: float | None
+    problem: str | None
+    """Why there is no connection; None while there is one."""
+
+
+class InboxObserver(Protocol):
+    """Hears what happens on a connection; called on the network thread, returns at once."""
+
+    def on_connected(self, *, session_present: bool) -> None:
+        """The broker answered and the subscription was sent."""
+        ...
+
+    def on_disconnected(self, reason: str) -> None:
+        """The connection ended or could not be made; once per change of the reason."""
+        ...
+
+    def on_received(self) -> None:
+        """A message arrived, repeats included."""
+        ...
+
+    def on_repeat(self) -> None:
+        """The broker sent a message again that is still being worked on."""
+        ...
+
+    def on_stale_acks(self, count: int) -> None:
+        """Messages were settled after their connection had ended; the broker sends them again."""
+        ...
+
+    def on_dropped(self) -> None:
+        """A QoS 0 message found the queue full; QoS 0 promises nothing."""
+        ...
+
+
+class MqttInbox:
+    """One connection to the broker that receives; reconnects until it is stopped."""
+
+    def __init__(
+        self,
+        address: MqttAddress,
+        subscription: Subscription,
+        settings: MqttSettings,
+        *,
+        deliver: Callable[[Delivery], bool],
+        has_room: Callable[[], bool],
+        observer: InboxObserver,
+    ) -> None:
+        """Prepare the connection.
+
+        Args:
+            deliver: takes a message without waiting; False: its queue is full.
+            has_room: whether, after a full queue, it is worth connecting again.
+        """
+        self._address = address
+        self._subscription = subscription
+        self._settings = settings
+        self._deliver = deliver
+        self._has_room = has_room
+        self._observer = observer
+        self._stop = threading.Event()
+        self._epoch = 0
+        self._window = ReceiveWindow()
+        self._settled: deque[Delivery] = deque()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._problem: str | None = "not connected yet"
+        self._is_connected = False
+        self._overrun = False
+        self._arrived = False
+        self._turn_at_s = time.monotonic()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the network thread."""
+        self._turn_at_s = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name=f"mqtt-{self._subscription.client_id}", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Disconnect; what is not acknowledged stays with the broker."""
+        self._stop.set()
+        self._wake()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def settle(self, deliveries: Sequence[Delivery]) -> None:
+        """Note that messages are stored or set aside; they are acknowledged in turn. Any thread."""
+        self._settled.extend(deliveries)
+        self._wake()
+
+    def supervise(self) -> None:
+        """Replace a network thread that ended or hangs; called once a second."""
+        if self._stop.is_set() or self._thread is None:
+            return
+        silent_s = time.monotonic() - self._turn_at_s
+        if self._thread.is_alive() and silent_s < STUCK_S:
+            return
+        logger.error("MQTT thread of %s made no turn for %.0f s: replacing it", self._subscription.client_id, silent_s)
+        self.start()
+
+    def status(self) -> InboxStatus:
+        """Return the connection's state. Any thread."""
+        try:
+            oldest = self._window.oldest
+        except RuntimeError:  # the network thread changed the window in this moment
+            oldest = None
+        return InboxStatus(
+            address=str(self._address),
+            is_connected=self._is_connected,
+            epoch=self._epoch,
+            window=len(self._window),
+            oldest_received_at=oldest.received_at if oldest else None,
+            problem=self._problem,
+        )
+
+    def _run(self) -> None:
+        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        me = threading.current_thread()
+        while not self._stop.is_set() and self._thread is me:
+            self._turn_at_s = time.monotonic()
+            if self._overrun and not self._has_room():
+                self._stop.wait(TURN_S)
+                continue
+            self._overrun = False
+            epoch = self._epoch
+            try:
+                reason = self._connection()
+            except (OSError, ValueError) as error:
+                reason = str(error) or type(error).__name__
+            except Exception as error:  # whatever paho or a message made of this connection, the next one is new
+                logger.exception("MQTT connection %s failed", self._subscription.client_id)
+                reason = f"{type(error).__name__}: {error}"
+            self._lost(reason)
+            if self._epoch != epoch:
+                backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+            self._stop.wait(backoff.next_pause_s())
+
+    def _connection(self) -> str:
+        """Hold one connection for as long as it lives; return why it ended."""
+        # A new client per connection: nothing of an old one, above all no queued
+        # acknowledgement, can reach the new one.
+        client = new_client(
+            self._address,
+            self._subscription.client_id,
+            has_session=self._subscription.has_session,
+            manual_ack=True,
+            connect_timeout_s=self._settings.connect_timeout_s,
+        )
+        refusals: list[str] = []
+        client.on_connect = lambda _client, _data, flags, code, _properties: self._on_connect(
+            client, flags, code, refusals
+        )
+        client.on_subscribe = lambda _client, _data, _mid, codes, _properties: refusals.extend(
+            f"subscription refused: {code}" for code in codes if code.is_failure
+        )
+        client.on_message = self._on_message
+        connect(
+            client,
+            self._address,
+            keepalive_s=self._settings.keepalive_s,
+            has_session=self._subscription.has_session,
+            session_expiry_s=self._settings.session_expiry_s,
+            window=self._settings.window,
+        )
+        me = threading.current_thread()
+        try:
+            while not self._stop.is_set() and self._thread is me:
+                self._turn_at_s = time.monotonic()
+                code = self._turn(client)
+                if refusals:
+                    return refusals[0]
+                if self._overrun:
+                    return "more messages than the queue takes; reading stops until there is room"
+                if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                    return self._reason(code)
+            client.disconnect()
+            return "stopped"
+        finally:
+            connection = client.socket()
+            if connection is not None:
+                connection.close()
+
+    def _turn(self, client: paho.Client) -> MQTTErrorCode:
+        """Wait for something to do and do it."""
+        connection = client.socket()
+        if connection is None:
+            return MQTTErrorCode.MQTT_ERR_CONN_LOST
+        timeout_s = 0.0 if isinstance(connection, ssl.SSLSocket) and connection.pending() else TURN_S
+        writers = [connection] if client.want_write() else []
+        readable, writable, _ = select.select([connection, self._wake_reader], writers, [], timeout_s)
+        if self._wake_reader in readable:
+            self._wake_reader.recv(4096)
+        if connection in readable or timeout_s == 0.0:
+            code = self._read(client)
+            if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return code
+        if connection in writable:
+            code = client.loop_write()
+            if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return code
+        self._acknowledge(client)
+        return client.loop_misc()
+
+    def _read(self, client: paho.Client) -> MQTTErrorCode:
+        code = MQTTErrorCode.MQTT_ERR_SUCCESS
+        for _ in range(READS_PER_TURN):
+            self._arrived = False
+            code = client.loop_read()
+            # paho does not say whether there was a whole packet; a message calls us back.
+            if code != MQTTErrorCode.MQTT_ERR_SUCCESS or not self._arrived or self._overrun:
+                break
+        return code
+
+    def _acknowledge(self, client: paho.Client) -> None:
+        stale = 0
+        while self._settled:
+            delivery = self._settled.popleft()
+            if delivery.qos == 0:
+                continue
+            if delivery.epoch == self._epoch:
+                self._window.settle(delivery)
+            else:
+                # On this connection its packet id may belong to a message that nobody has stored yet.
+                stale += 1
+        if stale:
+            self._observer.on_stale_acks(stale)
+        for mid in self._window.release(time.monotonic()):
+            client.ack(mid, 1)
+
+    def _on_connect(self, client: paho.Client, flags: Any, code: Any, refusals: list[str]) -> None:
+        if code.is_failure:
+            refusals.append(f"connection refused: {code}{self._version_advice()}")
+            return
+        self._epoch += 1
+        self._window = ReceiveWindow()
+        # Always, session or not: a session may lack the filter (killed before the SUBACK, or an
+        # older configuration), and asking again for what it has changes nothing.
+        client.subscribe(self._subscription.topic_filter, qos=1)
+        self._is_connected = True
+        self._problem = None
+        self._observer.on_connected(session_present=bool(flags.session_present))
+        logger.info("MQTT %s connected to %s", self._subscription.client_id, self._address)
+
+    def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
+        self._arrived = True
+        self._observer.on_received()
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = "(not UTF-8)"
+        payload, sha256 = cut_payload(bytes(message.payload))
+        delivery = Delivery(
+            epoch=self._epoch,
+            mid=message.mid,
+            topic=topic,
+            payload=payload,
+            qos=message.qos,
+            is_dup=message.dup,
+            is_retained=message.retain,
+            received_at=time.time(),
+            payload_bytes=len(message.payload),
+            sha256=sha256,
+        )
+        if delivery.qos and not self._window.admit(delivery, time.monotonic()):
+            self._observer.on_repeat()
+        elif not self._deliver(delivery):
+            if delivery.qos:
+                self._overrun = True
+            else:
+                self._observer.on_dropped()
+
+    def _lost(self, reason: str) -> None:
+        was_connected, self._is_connected = self._is_connected, False
+        if reason == self._problem:
+            return
+        self._problem = reason
+        self._observer.on_disconnected(reason)
+        if not self._stop.is_set():
+            logger.warning(
+                "MQTT %s %s %s: %s",
+                self._subscription.client_id,
+                "lost" if was_connected else "cannot use",
+                self._address,
+                reason,
+            )
+
+    def _reason(self, code: MQTTErrorCode) -> str:
+        if self._is_connected:
+            return paho.error_string(code)
+        return f"closed before it answered{self._version_advice()}"
+
+    def _version_advice(self) -> str:
+        if self._address.version != "5":
+            return ""
+        return "; if this broker speaks MQTT 3.1.1 only (the embedded one does), remove ?version=5 from MQTT_URL"
+
+    def _wake(self) -> None:
+        try:
+            self._wake_writer.send(b"\0")
+        except BlockingIOError:
+            pass  # so many wake-ups are waiting that one more says nothing
+        except OSError:
+            logger.debug("wake-up of a closed MQTT inbox", exc_info=True)
