@@ -48,4 +48,7 @@ class ARBaseline:
     def residuals(self, windows_BW: Windows) -> Residuals:
         """Return |value - prediction| in units of the series' scale, shape (B,)."""
         # einsum and not @: BLAS sums in another order for another B, and the same window must give the same residual.
-        return np.abs(windows_BW[:, -1] - np.einsum("bp,p->b", windows_BW[:, :-1], self._coefficients_P))
+        residuals_B: Residuals = np.abs(
+            windows_BW[:, -1] - np.einsum("bp,p->b", windows_BW[:, :-1], self._coefficients_P)
+        )
+        return residuals_B

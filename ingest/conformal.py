@@ -14,11 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.detection_settings import BLOCK
+
 Features = NDArray[np.float32]
 Ranks = NDArray[np.float64]
 
 HIGH = 1
 LOW = -1
+
+EARLIER = np.tri(BLOCK, k=-1, dtype=bool)
+"""[j, i]: does reading i of a block come before reading j."""
 
 MIN_MEAN_EXCESS = 0.1
 """Lower bound of the fitted tail's scale: a history of equal scores must not make it zero."""
@@ -27,27 +32,29 @@ MIN_MEAN_EXCESS = 0.1
 class RankHistory:
     """Earlier values of each feature, sorted, for the ranks of the next ones."""
 
-    def __init__(self, tails: tuple[tuple[int, int], ...], capacity: int, block: int) -> None:
+    def __init__(self, tails: tuple[tuple[int, int], ...], capacity: int) -> None:
         """Begin empty.
 
         Args:
             tails: (feature, HIGH or LOW) of each rank wanted.
-            capacity: readings kept, at least ``block``.
-            block: readings after which the sorted part takes in the newest ones.
+            capacity: readings kept, at least a block; the newest block lies unsorted beside them.
         """
         self._tails = tails
         self._capacity = capacity
+        self._feature_T = np.array([feature for feature, _ in tails])
+        # Low tails are high tails of the negated feature; float32 negation is exact.
+        self._side_T1 = np.array([[side] for _, side in tails], dtype=np.float32)
         num_features = 1 + max(feature for feature, _ in tails)
         self._past_FN = np.empty((num_features, 0), dtype=np.float32)
         self._sorted_FN = self._past_FN
         self._known_F = np.zeros(num_features, dtype=np.int64)
-        self._block_FM = np.empty((num_features, block), dtype=np.float32)
+        self._block_FM = np.empty((num_features, BLOCK), dtype=np.float32)
         self._filled = 0
 
     @property
     def room(self) -> int:
         """Readings that the next call of ``judge`` may bring."""
-        return self._block_FM.shape[1] - self._filled
+        return BLOCK - self._filled
 
     def judge(self, features_FM: Features) -> Ranks:
         """Rank readings against all before them, then take them into the history.
@@ -58,25 +65,28 @@ class RankHistory:
         Returns:
             Shape (T, M): -log10 of the tail rank, 0 for NaN; at most log10(N + 1).
         """
-        first, last = self._filled, self._filled + features_FM.shape[1]
+        count = features_FM.shape[1]
+        first, last = self._filled, self._filled + count
         self._block_FM[:, first:last] = features_FM
-        block_FM = self._block_FM[:, :last]
-        # (M, block so far): which readings of the unsorted block came before each judged one.
-        earlier = np.arange(last) < np.arange(first, last)[:, None]
-        known_FM = self._known_F[:, None] + (earlier & ~np.isnan(block_FM)[:, None, :]).sum(axis=2)
-        ranks_TM = np.empty((len(self._tails), last - first))
+        block_TK = self._block_FM[self._feature_T, :last] * self._side_T1
+        values_TM = block_TK[:, first:]
+        # NaN compares as False, so it is never as extreme as anything.
+        extreme_TMK = block_TK[:, None, :] >= values_TM[:, :, None]
+        if count > 1:
+            extreme_TMK &= EARLIER[first:last, :last]
+        else:
+            extreme_TMK[:, 0, first] = False
+        extreme_TM = np.add.reduce(extreme_TMK, axis=2, dtype=np.int64)
         for tail, (feature, side) in enumerate(self._tails):
-            values_M = features_FM[feature]
             sorted_N = self._sorted_FN[feature, : self._known_F[feature]]
-            newest = block_FM[feature]
             if side == HIGH:
-                extreme_M = len(sorted_N) - np.searchsorted(sorted_N, values_M, side="left")
-                extreme_M = extreme_M + (earlier & (newest >= values_M[:, None])).sum(axis=1)
+                extreme_TM[tail] += len(sorted_N) - sorted_N.searchsorted(features_FM[feature], "left")
             else:
-                extreme_M = np.searchsorted(sorted_N, values_M, side="right")
-                extreme_M = extreme_M + (earlier & (newest <= values_M[:, None])).sum(axis=1)
-            rarity_M = np.log10((known_FM[feature] + 1) / (extreme_M + 1))
-            ranks_TM[tail] = np.where(np.isnan(values_M), 0.0, rarity_M)
+                extreme_TM[tail] += sorted_N.searchsorted(features_FM[feature], "right")
+        is_known_TK = block_TK == block_TK
+        known_TM = np.add.accumulate(is_known_TK, axis=1, dtype=np.int64)[:, first:] - is_known_TK[:, first:]
+        known_TM += self._known_F[self._feature_T, None]
+        ranks_TM: Ranks = np.log10((known_TM + 1) / (extreme_TM + 1)) * is_known_TK[:, first:]
         self._filled = last
         if self.room == 0:
             self._take_in(np.concatenate([self._past_FN, self._block_FM], axis=1))
@@ -127,10 +137,11 @@ class Tail:
     @classmethod
     def fit(cls, scores: NDArray[np.float64], share: float) -> "Tail":
         """Fit to the scores of a history, NaN left out; at least one must remain."""
-        known = scores[~np.isnan(scores)]
-        start = float(np.quantile(known, 1 - share))
-        above = known[known > start]
-        mean_excess = float(above.mean()) - start if len(above) else 0.0
+        known = scores[scores == scores]
+        num_above = max(1, int(share * len(known)))
+        above = np.partition(known, len(known) - num_above)[-num_above:]
+        start = float(np.minimum.reduce(above))
+        mean_excess = float(np.add.reduce(above)) / num_above - start
         return cls(start, max(mean_excess, MIN_MEAN_EXCESS), share)
 
     def threshold(self, rate: float) -> float:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from ingest.errors import ScorerError
 from ingest.payload import Reading
 from ingest.scorer import Residuals, Scorer, Windows
 from ingest.series import NOTHING_WAITS, Indices, Judged, Piece, Series, explain
-from ingest.windows import Point, SeriesKey, SeriesStore
+from ingest.windows import MAX_ABS_VALUE, Point, SeriesKey, SeriesStore
 
 logger = logging.getLogger(__name__)
 
@@ -262,13 +263,20 @@ def _residuals(scorer: Scorer | None, windows: list[Windows]) -> list[Residuals 
 def _by_series(readings: Iterable[Reading]) -> dict[SeriesKey, list[Item]]:
     waiting: dict[SeriesKey, list[Item]] = {}
     for reading in readings:
-        recorded_s = _recorded_s(reading.recorded_at)
+        recorded_s = math.nan if reading.recorded_at is None else _recorded_s(reading.recorded_at)
         seq = -1 if reading.seq is None else reading.seq
         for metric, value in reading.values.items():
-            point = Point(reading.ts, seq, value, recorded_s)
-            waiting.setdefault(SeriesKey(reading.tenant, reading.device, metric), []).append((point, reading))
+            if not -MAX_ABS_VALUE < value < MAX_ABS_VALUE:
+                value = math.copysign(MAX_ABS_VALUE, value)
+            item = Point(reading.ts, seq, value, recorded_s), reading
+            key = SeriesKey(reading.tenant, reading.device, metric)
+            if key in waiting:
+                waiting[key].append(item)
+            else:
+                waiting[key] = [item]
     for items in waiting.values():
-        items.sort(key=_time_and_seq)
+        if len(items) > 1:
+            items.sort(key=itemgetter(0))  # points begin with ts and seq
     return waiting
 
 
@@ -282,18 +290,12 @@ def _next_items(series: Series, waiting: dict[SeriesKey, list[Item]], key: Serie
     return items[:count]
 
 
-def _time_and_seq(item: Item) -> tuple[float, int]:
-    return item[0].ts, item[0].seq
-
-
 def _reading_key(change: Change, key: SeriesKey, reading: Reading) -> str:
     identity = f"{reading.boot_id}/{reading.seq}" if reading.seq is not None else f"at {reading.ts!r}"
     return f"{change}:{key.tenant}/{key.device}/{key.metric}:{identity}"
 
 
-def _recorded_s(recorded_at: str | None) -> float:
-    if recorded_at is None:
-        return math.nan
+def _recorded_s(recorded_at: str) -> float:
     try:
         at = datetime.fromisoformat(recorded_at)
     except ValueError:

@@ -21,7 +21,7 @@ FIRST_CAPACITY = 256
 """Points a new window has room for; it doubles up to its bound."""
 
 MAX_ABS_VALUE = 1e30
-"""Larger values are clipped: their squares must still be finite."""
+"""Larger values are clipped before they become points: their squares must still be finite."""
 
 MAX_ABS_NORMALISED = 1e3
 """Same, in units of the series' own scale, so that float32 models stay finite."""
@@ -45,6 +45,7 @@ class Point(NamedTuple):
     seq: int
     """The device's sequence number, -1 when it has none."""
     value: float
+    """Within +-MAX_ABS_VALUE."""
     recorded_s: float
     """Original time of replayed telemetry, seconds since the epoch; NaN when live."""
 
@@ -65,7 +66,8 @@ class Normaliser:
     def apply(self, values: Floats) -> NDArray[np.float32]:
         """Return ``values`` in units of the scale, clipped to what float32 models bear."""
         scaled = (values - self.centre) / self.scale
-        return np.clip(scaled, -MAX_ABS_NORMALISED, MAX_ABS_NORMALISED).astype(np.float32)
+        # Not np.clip: its Python layer costs more than the work when a call brings one window.
+        return np.minimum(np.maximum(scaled, -MAX_ABS_NORMALISED), MAX_ABS_NORMALISED).astype(np.float32)
 
 
 class SeriesWindow:
@@ -108,10 +110,8 @@ class SeriesWindow:
         """Put points, sorted and all newer than the window, at its end; the oldest leave."""
         count = len(points)
         self._make_room(count)
-        block = self._columns[:, self._end : self._end + count]
-        block[:4] = np.array(points, dtype=np.float64).T
-        np.clip(block[2], -MAX_ABS_VALUE, MAX_ABS_VALUE, out=block[2])
-        block[4] = np.nan
+        self._columns[:4, self._end : self._end + count] = np.array(points).T
+        self._columns[4, self._end : self._end + count] = np.nan
         self._end += count
         self._start = max(self._start, self._end - self.capacity)
         self.total += count
@@ -135,8 +135,7 @@ class SeriesWindow:
         self._make_room(1)
         at = self._start + index
         self._columns[:, at + 1 : self._end + 1] = self._columns[:, at : self._end].copy()
-        value = min(max(point.value, -MAX_ABS_VALUE), MAX_ABS_VALUE)
-        self._columns[:, at] = (point.ts, point.seq, value, point.recorded_s, np.nan)
+        self._columns[:, at] = (*point, np.nan)
         self._end += 1
         self.total += 1
         if is_full:
@@ -149,7 +148,11 @@ class SeriesWindow:
 
         Every index must have ``width - 1`` points before it.
         """
-        return self.value[indices[:, None] + np.arange(1 - width, 1)]
+        if len(indices) == 1:
+            last = int(indices[0]) + 1
+            return self.value[None, last - width : last]
+        windows: Floats = self.value[indices[:, None] + np.arange(1 - width, 1)]
+        return windows
 
     def _make_room(self, count: int) -> None:
         size = self._columns.shape[1]
