@@ -140,3 +140,15 @@ class TaskCancelledError(ClusterError):
 
     def __str__(self) -> str:
         return f"task {self.task!r} was cancelled"
+
+
+class LaunchRefusedError(ClusterError):
+    """Ray will never start this job."""
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(run_id, reason)
+        self.run_id = run_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the job of run {self.run_id!r} cannot be started: {self.reason}"
