@@ -15,9 +15,9 @@ LOOPBACK = "127.0.0.1"
 
 FIRST_PORT = 20_000
 """Below Linux' ephemeral range (32768), so that no outgoing connection sits on a port of ours."""
-BLOCK_SIZE = 50
-NUM_BLOCKS = 190
-"""The last block ends at 29499, below the range that Serve takes by default (30000)."""
+BLOCK_SIZE = 120
+NUM_BLOCKS = 80
+"""The last block ends at 29599, below the range that Serve takes by default (30000)."""
 
 
 class NoFreePortsError(OSError):

@@ -134,8 +134,11 @@ class Child:
             return
 
 
-def find_marked(floor_id: str) -> list[ProcessIdentity]:
-    """Return this user's running processes that inherited ``floor_id``, the caller excepted."""
+def find_marked(floor_id: str, spare: frozenset[int] = frozenset()) -> list[ProcessIdentity]:
+    """Return this user's running processes that inherited ``floor_id``.
+
+    The caller is not among them, nor are members of the process groups in ``spare``.
+    """
     needle = f"{MARK}={floor_id}".encode()
     found = []
     for entry in Path("/proc").iterdir():
@@ -148,23 +151,30 @@ def find_marked(floor_id: str) -> list[ProcessIdentity]:
             continue
         if needle in environment.split(b"\0"):
             identity = ProcessIdentity.of(int(entry.name))
-            if identity is not None:
+            if identity is not None and _group_of(identity.pid) not in spare:
                 found.append(identity)
     return found
 
 
-def end_marked(floor_id: str, grace_s: float = 5.0) -> int:
-    """End every process of a floor that is left, and return how many there were."""
-    left = find_marked(floor_id)
+def end_marked(floor_id: str, grace_s: float = 5.0, spare: frozenset[int] = frozenset()) -> int:
+    """End every process of a floor outside the groups in ``spare``, and return how many there were."""
+    left = find_marked(floor_id, spare)
     seen = set(left)
     for number, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
         deadline_s = time.monotonic() + wait_s
         for identity in left:
             send(identity, number)
-        while (left := find_marked(floor_id)) and time.monotonic() < deadline_s:
+        while (left := find_marked(floor_id, spare)) and time.monotonic() < deadline_s:
             seen.update(left)
             time.sleep(POLL_S * 5)
     return len(seen)
+
+
+def _group_of(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return -1
 
 
 def send(identity: ProcessIdentity, number: signal.Signals) -> bool:

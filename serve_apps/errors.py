@@ -53,3 +53,53 @@ class FeedUnavailableError(GatewayError):
 
     def __str__(self) -> str:
         return f"hub: {self.operation} failed: {self.reason}"
+
+
+class FloorFolderError(GatewayError):
+    """A folder that the floor needs cannot be used."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be used: {self.reason}"
+
+
+class FloorRunningError(GatewayError):
+    """The data folder already has a running floor."""
+
+    def __init__(self, url: str, pid: int) -> None:
+        super().__init__(url, pid)
+        self.url = url
+        self.pid = pid
+
+    def __str__(self) -> str:
+        return f"this floor already runs (process {self.pid}): {self.url or 'it is starting'}"
+
+
+class BindRefusedError(GatewayError):
+    """The floor would listen beyond this machine with a key that only it knows."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(host)
+        self.host = host
+
+    def __str__(self) -> str:
+        return (
+            f"WATCHFLOOR_HTTP_HOST={self.host} is not a loopback address and no credentials are configured: "
+            "set WATCHFLOOR_SECRET_FILE to a file with at least 32 random bytes that signs the users' tokens"
+        )
+
+
+class FloorStartError(GatewayError):
+    """The floor did not come up; the text says which part and why."""
+
+    def __init__(self, part: str, reason: str) -> None:
+        super().__init__(part, reason)
+        self.part = part
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.reason}"

@@ -1,0 +1,188 @@
+"""The ``watchfloor`` command: starts a floor, ends it, and asks it questions.
+
+Holds no logic of its own. Invariant: what scripts read goes to standard output and only
+there; a mistake or a missing service is one sentence on standard error and exit status 2.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from cluster.errors import ClusterError
+from cluster.settings import Settings
+from serve_apps.floor_state import FloorFolder, FloorRecord
+
+EXIT_MISTAKE = 2
+EXIT_NOT_RUNNING = 3
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=(
+    "Device events become alerts that people act on; what people decide becomes better models."
+))  # fmt: skip
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the floor's state; default .watchfloor.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
+
+
+@app.command()
+def up(
+    detach: Annotated[bool, typer.Option("--detach", help="Return when the floor is ready; it goes on.")] = False,
+    demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Replay recorded telemetry as devices.")] = True,
+    data_dir: DataDir = None,
+) -> None:
+    """Start the floor and keep it running; Ctrl-C ends all that it started."""
+    from serve_apps import up as command
+
+    settings = _settings(data_dir)
+    folder = FloorFolder.of(settings)
+    record = folder.read()
+    if record is not None and record.is_running:
+        _say_running(settings, record)
+        return
+    sys.exit(command.detached(settings, demo=demo) if detach else command.foreground(settings, demo=demo))
+
+
+@app.command()
+def down(data_dir: DataDir = None) -> None:
+    """End the floor; returns when nothing of it is left."""
+    from serve_apps import up as command
+
+    ended = command.down(FloorFolder.of(_settings(data_dir)))
+    print("the floor has ended" if ended else "no floor is running here")
+
+
+@app.command()
+def status(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Show what the floor is doing."""
+    from serve_apps import status as command
+
+    found = command.collect(_settings(data_dir))
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        Console().print(command.render(found))
+    if found["phase"] in ("stopped", "killed", "failed"):
+        sys.exit(EXIT_NOT_RUNNING)
+
+
+@app.command()
+def doctor(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Check the installation and the running floor; exit status 1 when something is wrong."""
+    from serve_apps import doctor as command
+
+    findings = command.examine(_settings(data_dir))
+    if as_json:
+        print(json.dumps([finding.as_dict() for finding in findings], indent=2))
+    else:
+        Console().print(command.render(findings))
+    sys.exit(1 if any(finding.level == "error" for finding in findings) else 0)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def simulate(context: typer.Context, data_dir: DataDir = None) -> None:
+    """Replay the recorded series as devices; further options go to python -m ingest.simulate."""
+    settings = _settings(data_dir)
+    environment = dict(os.environ)
+    if not settings.mqtt_url:
+        environment |= _running(settings).urls
+    sys.exit(subprocess.call([sys.executable, "-P", "-m", "ingest.simulate", *context.args], env=environment))
+
+
+@app.command()
+def token(
+    user: Annotated[str, typer.Option(help="User id.")] = "local",
+    role: Annotated[list[str] | None, typer.Option(help="viewer, operator, engineer or admin; repeatable.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Tenant; left out: the whole floor.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="Group whose messages the user gets; repeatable.")] = None,
+    hours: Annotated[float, typer.Option(help="Hours until it expires.")] = 12.0,
+    link: Annotated[bool, typer.Option("--link", help="A sign-in link, valid once and for ten minutes.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Print a signed token for the HTTP API and the SDKs, or a sign-in link."""
+    from serve_apps import status as command
+    from serve_apps.auth import issue_signin_key, issue_token
+
+    settings = _settings(data_dir)
+    try:
+        secret = command.read_secret(settings)
+        roles = role or ["admin"]
+        if link:
+            url = _running(settings).url
+            key = issue_signin_key(secret, sub=user, tenant=tenant, roles=roles, groups=group or ())
+            print(f"{url}/signin?key={key}")
+        else:
+            print(issue_token(secret, sub=user, tenant=tenant, roles=roles, groups=group or (), ttl_s=hours * 3600))
+    except (OSError, ValueError) as error:
+        _fail(str(error))
+
+
+@app.command()
+def env(data_dir: DataDir = None) -> None:
+    """Print the shell lines that point ray and python at this floor: eval "$(watchfloor env)"."""
+    record = _running(_settings(data_dir))
+    for name, value in sorted(record.env.items()):
+        print(f"export {name}={shlex.quote(value)}")
+    # A driver must run the floor's Python and Ray, whatever else is installed.
+    print(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
+
+
+@app.command()
+def lanes(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Show each lane: what runs, what waits and for what."""
+    from serve_apps import status as command
+
+    settings = _settings(data_dir)
+    try:
+        found = command.call_api(settings, _running(settings), "/api/v1/lanes")
+    except (OSError, ValueError) as error:
+        _fail(f"the floor does not answer: {error}")
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        Console().print(command.render_lanes(found))
+
+
+def main() -> None:
+    """Run the command line; every error of ours becomes one sentence."""
+    try:
+        app()
+    except (ClusterError, OSError) as error:
+        _fail(str(error))
+
+
+def _settings(data_dir: Path | None) -> Settings:
+    environment = dict(os.environ)
+    if data_dir is not None:
+        environment["WATCHFLOOR_DATA_DIR"] = str(data_dir)
+    return Settings.load(environment)
+
+
+def _running(settings: Settings) -> FloorRecord:
+    record = FloorFolder.of(settings).read()
+    if record is None or not record.is_running:
+        print(f"no floor is running in {FloorFolder.of(settings).path}; start one with: watchfloor up", file=sys.stderr)
+        sys.exit(EXIT_NOT_RUNNING)
+    return record
+
+
+def _say_running(settings: Settings, record: FloorRecord) -> None:
+    from serve_apps import status as command
+
+    print(f"this floor already runs (process {record.supervisor.pid}): {record.url or 'it is starting'}")
+    if record.phase == "ready":
+        print(f"sign in once with {command.signin_url(settings, record.url)}")
+
+
+def _fail(text: str) -> NoReturn:
+    print(f"watchfloor: {text}", file=sys.stderr)
+    sys.exit(EXIT_MISTAKE)
+
+
+if __name__ == "__main__":
+    main()

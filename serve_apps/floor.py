@@ -1,0 +1,150 @@
+"""Brings a started Ray to a working floor: schema, named actors, gateway; then ends.
+
+Run by the supervisor as ``python -m serve_apps.floor``; everything it makes is detached and
+outlives it. Decides nothing about restarts. Invariant: it may run again and again on the
+same cluster, what exists already is kept; exit status 0 means that the page answers.
+"""
+
+import argparse
+import importlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from cluster import names
+from cluster.embedded import write_private
+from cluster.errors import ClusterError, ServiceUnavailableError
+from cluster.settings import Settings
+from serve_apps.service_checks import check_all
+
+logger = logging.getLogger(__name__)
+
+SERVICE_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 30.0
+PART_TIMEOUT_S = 90.0
+
+EXIT_FAILED = 1
+EXIT_SERVICE = 2
+
+FIRST = (
+    "cluster.metrics_actor:get_or_create_metrics",
+    "realtime.hub_actor:get_or_create_hub",
+)
+"""What every other part calls from its first moment on."""
+
+THEN = (
+    "cluster.run_queue_actor:get_or_create_run_queue",
+    "ingest.detector_actor:get_or_create_detector",
+    "ingest.archive_actor:get_or_create_archiver",
+    "ingest.ingest_actor:get_or_create_ingest",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Bring the floor up and write the outcome to ``--result``."""
+    parser = argparse.ArgumentParser(prog="python -m serve_apps.floor", description=__doc__)
+    parser.add_argument("--result", type=Path, help="file for the outcome, as JSON")
+    arguments = parser.parse_args(argv)
+    settings = Settings.load()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        bring_up(settings)
+    except ClusterError as error:
+        return _ended(arguments.result, EXIT_SERVICE, str(error))
+    except Exception as error:
+        # The top of the process: the supervisor shows the one line, the log keeps the traceback.
+        logger.exception("bootstrap failed")
+        return _ended(arguments.result, EXIT_FAILED, f"{type(error).__name__}: {error}")
+    return _ended(arguments.result, 0, "")
+
+
+def bring_up(settings: Settings) -> None:
+    """Create what is missing on the cluster at ``settings.ray_address``.
+
+    Raises:
+        ClusterError: a service or a part did not become ready; the text names it.
+    """
+    begun_s = time.monotonic()
+
+    def done(what: str) -> None:
+        logger.info("%-12s %5.1f s", what, time.monotonic() - begun_s)
+
+    # The threads mostly wait for processes of Ray's: two CPUs start two of them at a time anyway.
+    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="bring-up") as pool:
+        schema = pool.submit(_named("cluster.migrate:upgrade"), settings.database_url)
+        ray_import = pool.submit(importlib.import_module, "ray.serve")
+        check_all(settings, SERVICE_TIMEOUT_S)
+        done("services")
+        ray_import.result(CONNECT_TIMEOUT_S)
+        _connect(settings)
+        done("ray")
+        serve = pool.submit(_start_serve, settings)
+        _wait({name: pool.submit(_named(name), settings) for name in FIRST})
+        schema.result(PART_TIMEOUT_S)
+        done("hub, schema")
+        parts = {name: pool.submit(_named(name), settings) for name in THEN}
+        serve.result(PART_TIMEOUT_S)
+        done("serve")
+        _run_gateway(settings)
+        done("gateway")
+        _wait(parts)
+        done("floor")
+
+
+def _connect(settings: Settings) -> None:
+    import ray
+
+    deadline_s = time.monotonic() + CONNECT_TIMEOUT_S
+    while True:
+        try:
+            ray.init(address=settings.ray_address, namespace=names.NAMESPACE, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            # The GCS answers before the node has registered with it.
+            if time.monotonic() > deadline_s:
+                raise ServiceUnavailableError("RAY_ADDRESS", settings.ray_address, str(error)) from error
+            ray.shutdown()
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _start_serve(settings: Settings) -> None:
+    from ray import serve
+
+    serve.start(http_options=serve.HTTPOptions(host=settings.http_host, port=settings.http_port))
+
+
+def _run_gateway(settings: Settings) -> None:
+    from ray import serve
+
+    application = _named("serve_apps.gateway_deployment:build_gateway")(settings)
+    serve.run(application, name=names.SERVE_APPLICATION, route_prefix="/")
+
+
+def _named(entry: str) -> Callable[..., Any]:
+    # By name and only when needed: each part imports what only it uses.
+    module, _, attribute = entry.partition(":")
+    loaded: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return loaded
+
+
+def _wait(parts: dict[str, "Future[Any]"]) -> None:
+    for future in parts.values():
+        future.result(PART_TIMEOUT_S)
+
+
+def _ended(result: Path | None, status: int, error: str) -> int:
+    if error:
+        logger.error("%s", error)
+    if result is not None:
+        write_private(result, json.dumps({"status": status, "error": error}))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""The environment in which a floor's processes run, and the part of it that people get.
+
+Reads nothing and starts nothing. Invariant: every process of a floor sees resolved URLs by
+``Settings.load()``, carries the floor's mark, and finds our Python first on PATH.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.process import MARK
+from cluster.settings import Settings
+
+AUTH_MODE = "token"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceUrls:
+    """Where the floor's services are, embedded or not."""
+
+    mqtt: str
+    redis: str
+    database: str
+    storage: str
+    ray: str
+    """``host:port`` of the GCS."""
+    dashboard: str
+    """Address of the Jobs API; empty when the Ray is not ours and none is set."""
+
+
+def floor_env(
+    base: Mapping[str, str],
+    settings: Settings,
+    urls: ServiceUrls,
+    *,
+    floor_id: str,
+    data_dir: Path,
+    http_port: int,
+    ray_token: Path,
+    ray: Mapping[str, str],
+) -> dict[str, str]:
+    """Return the whole environment of the floor's processes."""
+    env = dict(base)
+    # Of another virtual environment or project; ours says by itself where its packages are.
+    for name in ("PYTHONPATH", "PYTHONHOME", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        env.pop(name, None)
+    env |= {
+        MARK: floor_id,
+        "PATH": f"{Path(sys.executable).parent}:{base.get('PATH', '/usr/bin:/bin')}",
+        "PYTHONUNBUFFERED": "1",
+        # Ray renames its workers, which would overwrite the environment that the mark is read from.
+        "SPT_NOENV": "1",
+    }
+    return (
+        env
+        | settings_env(settings, urls, data_dir=data_dir, http_port=http_port)
+        | user_env(urls, ray_token)
+        | dict(ray)
+    )
+
+
+def settings_env(settings: Settings, urls: ServiceUrls, *, data_dir: Path, http_port: int) -> dict[str, str]:
+    """Return the resolved settings, as ``Settings.load`` reads them."""
+    env = {
+        "MQTT_URL": urls.mqtt,
+        "REDIS_URL": urls.redis,
+        "DATABASE_URL": urls.database,
+        "STORAGE_URL": urls.storage,
+        "WATCHFLOOR_DATA_DIR": str(data_dir),
+        "WATCHFLOOR_HTTP_HOST": settings.http_host,
+        "WATCHFLOOR_HTTP_PORT": str(http_port),
+        "WATCHFLOOR_LOG_LEVEL": settings.log_level,
+        "WATCHFLOOR_TOPIC_ROOT": settings.topic_root,
+    }
+    if settings.secret_file:
+        env["WATCHFLOOR_SECRET_FILE"] = str(Path(settings.secret_file).resolve())
+    return env
+
+
+def user_env(urls: ServiceUrls, ray_token: Path) -> dict[str, str]:
+    """Return what ``watchfloor env`` prints: enough for ``ray job submit`` and for ``ray.init()``."""
+    env = {
+        "RAY_ADDRESS": urls.ray,
+        "RAY_AUTH_MODE": AUTH_MODE,
+        "RAY_AUTH_TOKEN_PATH": str(ray_token),
+    }
+    if urls.dashboard:
+        env["RAY_API_SERVER_ADDRESS"] = urls.dashboard
+    return env

@@ -1,0 +1,73 @@
+"""Whether the services that a floor depends on answer, in one clear sentence when they don't.
+
+Blocking, with short time limits: for the CLI and the bootstrap, never on an event loop.
+Invariant: whatever goes wrong leaves here as ``ServiceUnavailableError`` that names the
+service and its address without the password.
+"""
+
+import socket
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from cluster.errors import ServiceUnavailableError
+from cluster.settings import Settings
+from serve_apps.floor_state import without_password
+
+POLL_S = 0.1
+DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "redis": 6379, "rediss": 6379}
+
+
+def check_redis(url: str, timeout_s: float) -> None:
+    """Wait until Redis or Valkey answers PING with these credentials."""
+    import redis
+
+    def ping() -> None:
+        with redis.Redis.from_url(url, socket_connect_timeout=2.0, socket_timeout=2.0) as client:
+            client.ping()
+
+    _until(ping, "REDIS_URL", url, timeout_s, (redis.RedisError, OSError, ValueError))
+
+
+def check_mqtt(url: str, timeout_s: float) -> None:
+    """Wait until the broker's port accepts connections; whether it accepts *us* is ingest's to say."""
+    _until(lambda: _connect(url), "MQTT_URL", url, timeout_s, (OSError, ValueError))
+
+
+def check_ray(address: str, timeout_s: float) -> None:
+    """Wait until the GCS accepts connections."""
+    _until(lambda: _connect(f"tcp://{address}"), "RAY_ADDRESS", address, timeout_s, (OSError, ValueError))
+
+
+def check_all(settings: Settings, timeout_s: float) -> None:
+    """Check MQTT, Redis and Ray of resolved settings.
+
+    Raises:
+        ServiceUnavailableError: the first that did not answer within ``timeout_s``.
+    """
+    check_redis(settings.redis_url, timeout_s)
+    check_mqtt(settings.mqtt_url, timeout_s)
+    check_ray(settings.ray_address, timeout_s)
+
+
+def _connect(url: str) -> None:
+    parts = urlsplit(url)
+    port = parts.port or DEFAULT_PORTS.get(parts.scheme)
+    if not parts.hostname or port is None:
+        raise ValueError("no host and port in it")
+    with socket.create_connection((parts.hostname, port), timeout=2.0):
+        return
+
+
+def _until(
+    attempt: Callable[[], None], name: str, url: str, timeout_s: float, errors: tuple[type[Exception], ...]
+) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            return attempt()
+        except errors as error:
+            if time.monotonic() >= deadline_s:
+                reason = str(error) or type(error).__name__
+                raise ServiceUnavailableError(name, without_password(url), reason) from error
+        time.sleep(POLL_S)

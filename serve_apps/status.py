@@ -1,0 +1,148 @@
+"""What a floor is doing, asked from outside: one object for scripts, one table for people.
+
+Reads ``floor.json`` and the floor's HTTP API; changes nothing. Invariant: the object always
+has the keys of ``EMPTY``, whether the floor runs, starts or is down.
+"""
+
+import json
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from cluster.settings import Settings
+from serve_apps.auth import issue_signin_key, issue_token
+from serve_apps.floor_state import FloorFolder, FloorRecord
+
+API_TIMEOUT_S = 3.0
+TOKEN_TTL_S = 60.0
+LOCAL_USER = "local"
+"""User id of whoever may read the data folder: its owner, who could sign any token."""
+
+EMPTY: dict[str, Any] = {
+    "url": "",
+    "phase": "stopped",
+    "error": "",
+    "services": {},
+    "readings_total": 0,
+    "alerts_total": 0,
+    "dead_letters_total": 0,
+    "runs": [],
+    "detector": {},
+    "ingest": {},
+    "circuits": {},
+}
+
+STATE_STYLE = {"running": "green", "external": "green", "ok": "green", "starting": "yellow", "waiting": "red"}
+
+
+def collect(settings: Settings) -> dict[str, Any]:
+    """Return the floor's status as one JSON-like object."""
+    folder = FloorFolder.of(settings)
+    record = folder.read()
+    if record is None:
+        return dict(EMPTY)
+    phase = record.phase if record.is_running or record.phase in ("stopped", "failed") else "killed"
+    status = EMPTY | {"url": record.url, "phase": phase, "error": record.error, "pid": record.supervisor.pid}
+    answer = _ask(settings, record) if record.is_running else {}
+    own = {name: {"state": part.state, "detail": part.detail, "pid": part.pid, "restarts": part.restarts}
+           for name, part in record.services.items()} if record.is_running else {}  # fmt: skip
+    if record.is_running:
+        own["gateway"] = {"state": "running" if answer else "starting", "detail": record.url, "pid": 0, "restarts": 0}
+    services = dict(answer.get("services", {}))
+    for name, part in own.items():
+        # The supervisor knows whether a process lives; what the API adds about it is kept.
+        services[name] = {**services.get(name, {}), **part}
+    return status | answer | {"url": record.url, "phase": phase, "services": services}
+
+
+def call_api(settings: Settings, record: FloorRecord, path: str, timeout_s: float = API_TIMEOUT_S) -> Any:
+    """GET a path of the floor's API as its owner.
+
+    Raises:
+        OSError: it does not answer, or refuses.
+        ValueError: the answer is no JSON, or the floor's key cannot be used.
+    """
+    token = owner_token(settings, TOKEN_TTL_S)
+    request = Request(record.url + path, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - our own URL
+    with urlopen(request, timeout=timeout_s) as response:  # noqa: S310
+        return json.load(response)
+
+
+def owner_token(settings: Settings, ttl_s: float) -> str:
+    """Return a token with every right on this floor, signed with the key in its data folder."""
+    return issue_token(read_secret(settings), sub=LOCAL_USER, tenant=None, roles=["admin"], ttl_s=ttl_s)
+
+
+def signin_url(settings: Settings, url: str) -> str:
+    """Return a link that signs its first visitor in."""
+    key = issue_signin_key(read_secret(settings), sub=LOCAL_USER, tenant=None, roles=["admin"])
+    return f"{url}/signin?key={key}"
+
+
+def render(status: dict[str, Any]) -> Group:
+    """Return the status as tables for a terminal."""
+    head = Text.assemble((f"{status['url'] or 'no floor'}  ", "bold"), (str(status["phase"]), _style(status["phase"])))
+    if status["error"]:
+        head.append(f"\n{status['error']}", "red")
+    services = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("service", "state", "restarts", ""):
+        services.add_column(column, header_style="dim", overflow="fold")
+    for name, part in sorted(status["services"].items()):
+        state = str(part.get("state", ""))
+        services.add_row(name, Text(state, _style(state)), str(part.get("restarts", 0)), str(part.get("detail", "")))
+    counts = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for name in ("readings_total", "alerts_total", "dead_letters_total"):
+        counts.add_row(name.removesuffix("_total").replace("_", " "), f"{status[name]:,}")
+    ingest, detector = status["ingest"] or {}, status["detector"] or {}
+    if "rate" in ingest:
+        counts.add_row("readings/s", f"{float(ingest['rate']):.0f}")
+    if detector:
+        counts.add_row("detector", " ".join(str(detector[key]) for key in ("model", "version") if detector.get(key)))
+    for run in status["runs"][:3]:
+        counts.add_row("run", f"{run.get('id', '')} {run.get('state', '')} {float(run.get('progress') or 0):.0f} %")
+    return Group(head, services, counts)
+
+
+def render_lanes(found: Any) -> Table:
+    """Return the answer of ``GET /api/v1/lanes`` as a table."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("lane", "priority", "running", "queued", "soft / hard limit", "held by, waiting for"):
+        table.add_column(column, header_style="dim")
+    lanes: list[dict[str, Any]] = found.get("lanes", []) if isinstance(found, dict) else found
+    for lane in lanes:
+        limits = f"{_duration(lane['soft_limit_s'])} / {_duration(lane['hard_limit_s'])}"
+        running = f"{lane['running']} of {lane['concurrency']}"
+        holders = ", ".join(str(holder) for holder in lane.get("holders", ()))
+        table.add_row(lane["name"], str(lane["priority"]), running, str(lane["queued"]), limits, holders)
+    return table
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:g} h" if seconds >= 3600 else f"{seconds / 60:g} min"
+
+
+def _ask(settings: Settings, record: FloorRecord) -> dict[str, Any]:
+    try:
+        answer = call_api(settings, record, "/api/v1/status")
+    except (OSError, ValueError, URLError):
+        # Not up yet, or down: the phase and the services of the record say which.
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def read_secret(settings: Settings) -> bytes:
+    """Return the key that signs the floor's tokens.
+
+    Raises:
+        OSError: there is none yet, or it cannot be read.
+    """
+    path = settings.secret_path if settings.secret_file else FloorFolder.of(settings).path / "secret"
+    return path.read_bytes().strip()
+
+
+def _style(state: object) -> str:
+    return STATE_STYLE.get(str(state), "green" if state == "ready" else "")
