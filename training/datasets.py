@@ -159,9 +159,7 @@ def split_windows(dataset: Dataset, settings: TrainSettings) -> WindowSplit:
     width = settings.context + 1
     parts: tuple[list[Windows], list[Windows], list[Windows]] = ([], [], [])
     for one in dataset.series:
-        count = len(one.values)
-        held_out = count - int(settings.holdout_fraction * count)
-        validation = held_out - int(settings.validation_fraction * count)
+        validation, held_out = split_points(len(one.values), settings)
         if validation < width:
             continue
         values = Normaliser.of(one.values[:validation]).apply(one.values)
@@ -186,9 +184,10 @@ def split_windows(dataset: Dataset, settings: TrainSettings) -> WindowSplit:
     return WindowSplit(*chosen)
 
 
-def check_size(dataset: Dataset, settings: TrainSettings) -> None:
-    """Raise NotEnoughDataError when ``split_windows`` would; cheap, for a driver that only wants to know."""
-    split_windows(dataset, settings)
+def split_points(count: int, settings: TrainSettings) -> tuple[int, int]:
+    """Return where the validation and the held-out part of a series of ``count`` readings begin."""
+    held_out = count - int(settings.holdout_fraction * count)
+    return held_out - int(settings.validation_fraction * count), held_out
 
 
 def _choose(pieces: list[Windows], total: int, most: int, rng: np.random.Generator) -> Windows:

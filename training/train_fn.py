@@ -1,0 +1,290 @@
+"""What runs in each Train worker: Ray's context turned into arguments of the loop.
+
+Everything that knows Ray Train's worker API is here; the loop knows none of it. Every
+rank runs the same steps and reports the same number of times, because ``report`` is a
+barrier; rank 0 alone evaluates, registers and speaks. Invariant: a restarted worker group
+continues from the last checkpoint on the very same readings.
+"""
+
+import logging
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import train
+from ray.train.torch import get_device
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cluster.actors import configure_process
+from cluster.errors import ClusterError
+from cluster.run_queue_client import RunQueueClient
+from cluster.runs import RunState
+from cluster.settings import Settings
+from cluster.store import open_engine
+from realtime.broadcaster import get_broadcaster
+from training import bar, completion
+from training.bar import TrainingBar
+from training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from training.datasets import Dataset, load_snapshot
+from training.errors import SoftLimitReachedError
+from training.evaluate import evaluate, mean_loss
+from training.loop import Progress, fit
+from training.models.forecaster import ResidualForecaster
+from training.recipe import Parts, build_networks, copy_weights, last_forecast, new_state, plan_batches, prepare_parts
+from training.reporter import LiveReporter, Reporter, SilentReporter
+from training.settings import TrainSettings
+from training.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+NICE = 10
+"""Added to the niceness of a CPU worker: alerts go first."""
+FLUSH_S = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainTask:
+    """What a driver hands to its workers; plain values, so that it crosses as a dictionary."""
+
+    run_id: str
+    """The empty string outside the run queue; then nothing is broadcast."""
+    user_id: str
+    task_name: str
+    """Names the bar."""
+    dataset_digest: str
+    storage_url: str
+    settings: TrainSettings
+    soft_deadline_s: float | None
+    """When to stop with a checkpoint, seconds since the Unix epoch."""
+    promotes: bool
+    """Whether the model becomes champion."""
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the task as Ray Train's ``train_loop_config``."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "TrainTask":
+        """Return what ``to_config`` gave."""
+        return cls(**(config | {"settings": TrainSettings(**config["settings"])}))
+
+
+def train_anomaly_detector(config: dict[str, Any]) -> dict[str, Any]:
+    """Train one anomaly detector; Ray Train calls this in every worker.
+
+    Returns:
+        Rank 0: ``state``, ``reason`` and ``result`` of the run. Other ranks: an empty dictionary.
+    """
+    task = TrainTask.from_config(config)
+    context = train.get_context()
+    is_first = context.get_world_rank() == 0
+    device = get_device()
+    _behave(device)
+    queue, reporter = _outlets(task, is_first)
+    try:
+        outcome = _run(task, context.get_world_rank(), context.get_world_size(), device, reporter)
+    except ClusterError as error:
+        # These are the same on every rank and at every attempt: the run ends, nothing is retried.
+        logger.exception("run %s failed", task.run_id)
+        outcome = {"state": RunState.FAILED, "reason": str(error), "result": {}}
+    if not is_first:
+        return {}
+    reporter.close(FLUSH_S)
+    if queue is not None:
+        try:
+            queue.finish(task.run_id, RunState(outcome["state"]), outcome["reason"], outcome["result"])
+        except ClusterError as error:
+            # The driver says the same once Ray Train has cleaned up.
+            logger.warning("run %s: the queue did not take its end: %s", task.run_id, error)
+    return outcome
+
+
+def _run(task: TrainTask, rank: int, world_size: int, device: torch.device, reporter: Reporter) -> dict[str, Any]:
+    settings, storage = task.settings, Storage(task.storage_url)
+    reporter.progress(bar.LOADING, "loading the data", is_milestone=True)
+    dataset = load_snapshot(task.dataset_digest, storage)
+    parts = prepare_parts(dataset, settings, device)
+    reporter.progress(bar.SOLVING, "solving the autoregression", is_milestone=True)
+    model, baseline = build_networks(settings, parts)
+    model.to(device)
+    baseline.to(device)
+    batches, steps = plan_batches(parts.train, settings, rank, world_size)
+    epochs = max(settings.epochs, math.ceil(settings.min_steps / steps))
+    state = new_state(model, settings, dataset.digest, epochs * steps, parts)
+    checkpoint = train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            load_checkpoint(state, Path(folder))
+        logger.info("run %s goes on after epoch %d", task.run_id, state.progress.epoch)
+
+    progress_bar = TrainingBar(reporter, epochs, steps, world_size, state)
+    saver = _Saver(state, settings.checkpoint_interval_s, epochs, rank)
+
+    def after_epoch(progress: Progress) -> None:
+        state.progress = progress
+        loss = mean_loss(model, *parts.validation)
+        if loss < state.best_loss:
+            state.best, state.best_loss, state.best_epoch = copy_weights(model), loss, progress.epoch
+        saver.after_epoch(loss)
+        progress_bar.after_epoch(progress, loss)
+
+    module: nn.Module = model
+    if world_size > 1:
+        # Without find_unused_parameters DDP regroups its buckets after the first step, and a
+        # restarted training of three or more workers would sum gradients in another order.
+        module = DistributedDataParallel(model, find_unused_parameters=True)
+    reporter.progress(bar.FITTING, f"training {epochs} epochs", is_milestone=True)
+    state.progress = fit(
+        module,
+        state.optimizer,
+        batches,
+        epochs=epochs,
+        report=after_epoch,
+        start=state.progress,
+        scheduler=state.scheduler,
+        clip_norm=settings.clip_norm,
+        should_stop=_stop_condition(task.soft_deadline_s, world_size, device),
+        tick=progress_bar.tick,
+    )
+    if state.progress.epoch < epochs:
+        saver.save(None)
+        stopped = SoftLimitReachedError(task.run_id, state.progress.epoch, epochs)
+        return {"state": RunState.TIMED_OUT, "reason": str(stopped), "result": {"epoch": state.progress.epoch}}
+    if rank != 0:
+        return {}
+    model.load_state_dict(state.best)
+    return _complete(task, model, baseline, parts, dataset, state, reporter, storage)
+
+
+def _complete(
+    task: TrainTask,
+    model: ResidualForecaster,
+    baseline: ResidualForecaster,
+    parts: Parts,
+    dataset: Dataset,
+    state: TrainState,
+    reporter: Reporter,
+    storage: Storage,
+) -> dict[str, Any]:
+    reporter.progress(bar.FITTED, "judging the held-out part", is_milestone=True)
+    evaluation = evaluate(model, baseline, *parts.holdout)
+    figures = evaluation.to_json()
+    held_out = {"holdout_loss": figures["loss"], "skill_vs_ar": figures["skill_vs_ar"]}
+    reporter.progress(bar.EVALUATED, f"held-out loss {evaluation.loss:.4f}", held_out, is_milestone=True)
+    manifest, uri = completion.register(
+        model,
+        evaluation,
+        storage=storage,
+        dataset=dataset,
+        settings=task.settings,
+        run_id=task.run_id,
+        user_id=task.user_id,
+    )
+    reporter.progress(bar.REGISTERED, f"registered {manifest.version}", held_out, is_milestone=True)
+    revision = 0
+    if task.promotes:
+        engine = open_engine(Settings.load().database_url)
+        try:
+            revision = completion.go_live(engine, manifest, uri)
+        finally:
+            engine.dispose()
+    if task.run_id:
+        completion.announce(get_broadcaster(), manifest, _sample(model, dataset, task.settings), revision)
+    message = f"{manifest.model_id} is {'live' if task.promotes else 'registered'}"
+    reporter.progress(bar.DONE, message, held_out | {"model_id": manifest.model_id}, is_milestone=True)
+    return {
+        "state": RunState.SUCCEEDED,
+        "reason": "",
+        "result": {
+            "model_id": manifest.model_id,
+            "version": manifest.version,
+            "uri": uri,
+            "dataset_digest": dataset.digest,
+            "metrics": figures,
+            "best_epoch": state.best_epoch,
+            "epochs": state.progress.epoch,
+            "fit_s": round(state.progress.elapsed_s, 3),
+            "champion_revision": revision,
+        },
+    }
+
+
+def _sample(model: ResidualForecaster, dataset: Dataset, settings: TrainSettings) -> completion.Sample:
+    series, predicted, actual = last_forecast(model, dataset, settings)
+    return completion.Sample(series=series, forecast=predicted, actual=actual)
+
+
+def _outlets(task: TrainTask, is_first: bool) -> tuple[RunQueueClient | None, Reporter]:
+    if not (task.run_id and is_first):
+        return None, SilentReporter()
+    configure_process("training")
+    queue = RunQueueClient.connect()
+    return queue, LiveReporter(task.run_id, task.user_id, task.task_name, queue)
+
+
+def _behave(device: torch.device) -> None:
+    """Take one thread and a back seat: the demo trains on the cores that carry the alerts."""
+    if device.type != "cpu":
+        return
+    torch.set_num_threads(1)
+    if os.nice(0) < NICE:
+        os.nice(NICE - os.nice(0))
+
+
+def _stop_condition(deadline_s: float | None, world_size: int, device: torch.device) -> Callable[[], bool]:
+    def is_over() -> bool:
+        return deadline_s is not None and time.time() >= deadline_s
+
+    def agree() -> bool:
+        # All ranks must leave at the same step: one that is alone in a collective waits for ever.
+        flag = torch.tensor([float(is_over())], device=device)
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+        return bool(flag.item())
+
+    return agree if world_size > 1 and deadline_s is not None else is_over
+
+
+class _Saver:
+    """Decides when a checkpoint is made, and reports it to Ray Train with the epoch's figures."""
+
+    def __init__(self, state: TrainState, interval_s: float, epochs: int, rank: int) -> None:
+        self._state = state
+        self._interval_s = interval_s
+        self._epochs = epochs
+        self._rank = rank
+        self._next_at_s = state.progress.elapsed_s + interval_s
+
+    def after_epoch(self, validation_loss: float) -> None:
+        elapsed_s = self._state.progress.elapsed_s
+        # By training time, which all ranks agree on closely enough only when one decides.
+        is_due = _decided_by_first(elapsed_s >= self._next_at_s)
+        if is_due or self._state.progress.epoch == self._epochs:
+            self._next_at_s = elapsed_s + self._interval_s
+            self.save(validation_loss)
+
+    def save(self, validation_loss: float | None) -> None:
+        progress = self._state.progress
+        metrics = {"epoch": progress.epoch, "loss": progress.loss, "val_loss": validation_loss}
+        if self._rank != 0:
+            train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            save_checkpoint(self._state, Path(folder))
+            train.report(metrics, checkpoint=train.Checkpoint.from_directory(folder))
+
+
+def _decided_by_first(answer: bool) -> bool:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return answer
+    if torch.distributed.get_world_size() == 1:
+        return answer
+    flag = torch.tensor([float(answer)], device=get_device())
+    torch.distributed.broadcast(flag, src=0)
+    return bool(flag.item())
