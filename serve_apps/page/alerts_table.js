@@ -101,6 +101,7 @@ export class AlertsTable {
     byId("held").addEventListener("click", () => this._release());
     new ResizeObserver(() => {
       this._rowHeight = null;
+      this.grid.style.setProperty("--scrollbar", `${this.rows.offsetWidth - this.rows.clientWidth}px`);
       this.render();
     }).observe(this.rows);
   }
@@ -202,7 +203,7 @@ export class AlertsTable {
     }
     for (const row of free) row.node.remove();
     setAttr(this.grid, "aria-rowcount", this._list.length + 1);
-    setAttr(this.rows, "aria-activedescendant", this._slots.has(this.view.selected) ? `row-${this.view.selected}` : null);
+    setAttr(this.grid, "aria-activedescendant", this._slots.has(this.view.selected) ? `row-${this.view.selected}` : null);
   }
 
   _tick() {
@@ -315,8 +316,9 @@ export class AlertsTable {
 /** A line of the evidence with the judged point marked. */
 function drawSpark({ values, at }) {
   const known = values.filter((value) => value !== null);
-  const low = Math.min(...known);
-  const span = Math.max(...known) - low || 1;
+  const isFlat = Math.max(...known) === Math.min(...known);
+  const low = Math.min(...known) - (isFlat ? 0.5 : 0); // a flat line runs through the middle
+  const span = isFlat ? 1 : Math.max(...known) - low;
   const x = (index) => 2 + (index / Math.max(1, values.length - 1)) * 86;
   const y = (value) => 16 - ((value - low) / span) * 14;
   const points = values.map((value, index) => (value === null ? null : `${x(index).toFixed(1)},${y(value).toFixed(1)}`)).filter(Boolean);

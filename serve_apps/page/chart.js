@@ -8,7 +8,6 @@
 import { h, setAttr, setText, svg } from "./dom.js";
 import { num, utc } from "./format.js";
 
-const WIDTH = 600;
 const LEFT = 52;
 const RIGHT = 12;
 const VALUE = { top: 10, bottom: 176 };
@@ -21,37 +20,38 @@ const EVIDENCE_HEIGHT = 276;
  * @param {{metric, points, threshold, window_start, window_end}} evidence points are
  *   [time, value, score, recorded_at]; times are epoch seconds or ISO text
  * @param {{at, severity}} alert the moment it was raised for, same kinds of time
+ * @param {number} width in CSS pixels; the drawing is made for it, so that text keeps its size
  */
-export function evidenceChart(evidence, alert) {
+export function evidenceChart(evidence, alert, width) {
   const points = evidence.points.map(([ts, value, score, recorded]) => ({ ms: toMs(ts), value, score, recorded }));
   points.sort((a, b) => a.ms - b.ms);
   const at = points.length ? nearest(points, toMs(alert.at)) : null;
   const start = points[0].ms;
   const end = points.at(-1).ms;
-  const x = scale(start, end, LEFT, WIDTH - RIGHT);
+  const right = width - RIGHT;
+  const x = scale(start, end, LEFT, right);
   const valueAxis = axis(points.map((p) => p.value), VALUE);
   const scores = points.map((p) => p.score).filter(Number.isFinite);
   const hasScores = scores.length > 0;
   const scoreAxis = axis([0, evidence.threshold ?? 0, ...scores], SCORE, 3);
   const height = hasScores ? EVIDENCE_HEIGHT : VALUE.bottom + 24;
 
-  const chart = svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": describe(evidence, points, at) });
+  const chart = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": describe(evidence, points, at) });
   const bottom = hasScores ? SCORE.bottom : VALUE.bottom;
   const from = toMs(evidence.window_start);
   const to = toMs(evidence.window_end);
   if (Number.isFinite(from) && Number.isFinite(to)) {
     const left = Math.max(LEFT, x(from));
-    const right = Math.min(WIDTH - RIGHT, x(to));
-    chart.append(svg("rect", { class: "window", x: left, y: VALUE.top, width: Math.max(2, right - left), height: bottom - VALUE.top },
+    chart.append(svg("rect", { class: "window", x: left, y: VALUE.top, width: Math.max(2, Math.min(right, x(to)) - left), height: bottom - VALUE.top },
       svg("title", {}, "the window that the model judged")));
   }
-  drawAxis(chart, valueAxis, evidence.metric ?? "value");
-  if (hasScores) drawAxis(chart, scoreAxis, "score");
-  drawTimes(chart, points, x, bottom);
+  drawAxis(chart, valueAxis, evidence.metric ?? "value", right);
+  if (hasScores) drawAxis(chart, scoreAxis, "score", right);
+  drawTimes(chart, points, x, bottom, width);
   chart.append(line(points, (p) => x(p.ms), (p) => valueAxis.y(p.value), (p) => p.value, "value-line"));
   if (hasScores) {
     chart.append(line(points, (p) => x(p.ms), (p) => scoreAxis.y(p.score), (p) => p.score, "score-line"));
-    if (Number.isFinite(evidence.threshold)) drawThreshold(chart, evidence.threshold, scoreAxis, points, x);
+    if (Number.isFinite(evidence.threshold)) drawThreshold(chart, evidence.threshold, scoreAxis, points, x, right);
   }
   if (at) {
     chart.append(
@@ -62,11 +62,11 @@ export function evidenceChart(evidence, alert) {
       chart.append(svg("circle", { class: "alert-point", "data-severity": alert.severity, cx: x(at.ms), cy: scoreAxis.y(at.score), r: 4 }));
     }
   }
-  return withReadout(chart, points, x, bottom, at);
+  return withReadout(chart, points, x, bottom, at, width);
 }
 
 /** Loss of a run: training and held-out, epochs from left to right. */
-export function lossChart(points, { width = 600, height = 150 } = {}) {
+export function lossChart(points, width, height = 150) {
   const plot = { top: 12, bottom: height - 22 };
   const right = 74; // room for the lines' own labels
   const losses = points.flatMap((p) => [p.loss, p.val]).filter(Number.isFinite);
@@ -91,7 +91,7 @@ export function lossChart(points, { width = 600, height = 150 } = {}) {
   // Two labels on one spot would be none: the upper one gives way.
   ends.sort((a, b) => a.y - b.y);
   if (ends.length === 2 && ends[1].y - ends[0].y < 24) {
-    const middle = Math.min(plot.bottom - 14, Math.max(plot.top + 16, (ends[0].y + ends[1].y) / 2));
+    const middle = Math.min(plot.bottom - 26, Math.max(plot.top + 16, (ends[0].y + ends[1].y) / 2));
     [ends[0].y, ends[1].y] = [middle - 12, middle + 12];
   }
   for (const end of ends) {
@@ -142,7 +142,7 @@ function axis(values, { top, bottom }, wanted = 4) {
   return { y: (value) => bottom - ((value - low) / (high - low)) * (bottom - top), ticks: ticks(low, high, wanted), top, bottom };
 }
 
-function drawAxis(chart, { y, ticks: values, top, bottom }, title, right = WIDTH - RIGHT) {
+function drawAxis(chart, { y, ticks: values, top, bottom }, title, right) {
   for (const value of values) {
     chart.append(
       svg("line", { class: "gridline", x1: LEFT, x2: right, y1: y(value), y2: y(value) }),
@@ -153,8 +153,8 @@ function drawAxis(chart, { y, ticks: values, top, bottom }, title, right = WIDTH
 }
 
 /** Times below the plot; replayed telemetry is labelled with the times it was recorded at. */
-function drawTimes(chart, points, x, bottom) {
-  const wanted = Math.min(4, points.length);
+function drawTimes(chart, points, x, bottom, width) {
+  const wanted = Math.min(width < 460 ? 2 : 4, points.length);
   const hasRecorded = points.some((p) => p.recorded);
   for (let index = 0; index < wanted; index += 1) {
     const point = points[Math.round((index / Math.max(1, wanted - 1)) * (points.length - 1))];
@@ -164,12 +164,12 @@ function drawTimes(chart, points, x, bottom) {
   }
 }
 
-function drawThreshold(chart, threshold, scoreAxis, points, x) {
+function drawThreshold(chart, threshold, scoreAxis, points, x, right) {
   const y = scoreAxis.y(threshold);
   chart.append(
-    svg("rect", { class: "over", x: LEFT, y: scoreAxis.top, width: WIDTH - RIGHT - LEFT, height: Math.max(0, y - scoreAxis.top) }),
-    svg("line", { class: "threshold", x1: LEFT, x2: WIDTH - RIGHT, y1: y, y2: y }),
-    svg("text", { class: "tick threshold-text", x: WIDTH - RIGHT - 2, y: y - 4, "text-anchor": "end" }, `threshold ${num(threshold)}`),
+    svg("rect", { class: "over", x: LEFT, y: scoreAxis.top, width: right - LEFT, height: Math.max(0, y - scoreAxis.top) }),
+    svg("line", { class: "threshold", x1: LEFT, x2: right, y1: y, y2: y }),
+    svg("text", { class: "tick threshold-text", x: LEFT + 40, y: y - 4 }, `threshold ${num(threshold)}`),
   );
   for (const point of points) {
     if (Number.isFinite(point.score) && point.score >= threshold) {
@@ -194,7 +194,7 @@ function nearest(points, ms) {
   return points.reduce((best, p) => (Math.abs(p.ms - ms) < Math.abs(best.ms - ms) ? p : best));
 }
 
-function withReadout(chart, points, x, bottom, at) {
+function withReadout(chart, points, x, bottom, at, width) {
   const readout = h("p", { class: "readout" });
   const cross = svg("line", { class: "cross", y1: VALUE.top, y2: bottom, x1: 0, x2: 0, visibility: "hidden" });
   chart.append(cross);
@@ -205,7 +205,7 @@ function withReadout(chart, points, x, bottom, at) {
   };
   chart.addEventListener("pointermove", (event) => {
     const box = chart.getBoundingClientRect();
-    const wanted = ((event.clientX - box.left) / box.width) * WIDTH;
+    const wanted = ((event.clientX - box.left) / box.width) * width;
     const point = points.reduce((best, p) => (Math.abs(x(p.ms) - wanted) < Math.abs(x(best.ms) - wanted) ? p : best));
     setAttr(cross, "x1", x(point.ms));
     setAttr(cross, "x2", x(point.ms));

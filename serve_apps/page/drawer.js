@@ -21,6 +21,7 @@ export class Drawer {
     this._asked = null;
     store.listen(["alerts", "view"], () => this.render());
     setInterval(() => this._tick(), 1000);
+    addEventListener("resize", () => this.render());
   }
 
   open(id) {
@@ -186,15 +187,16 @@ export class Drawer {
   }
 
   _updateEvidence(alert, detail) {
-    const key = detail ? `${detail.id}@${detail.evidence?.points?.length ?? 0}` : `waiting:${this._failed}`;
+    const key = detail ? `${detail.id}@${detail.evidence?.points?.length ?? 0}@${this._parts.evidence.clientWidth}` : `waiting:${this._failed}`;
     if (this._evidenceOf === key) return;
     this._evidenceOf = key;
     const box = this._parts.evidence;
     const points = detail?.evidence?.points ?? [];
+    setAttr(box, "data-kind", alert.source?.kind);
     if (!detail) {
       box.replaceChildren(h("p", { class: "empty", "data-kind": this._failed ? "problem" : null }, this._failed ? `The evidence could not be loaded: ${this._failed}.` : "Loading the evidence…"));
     } else if (points.length > 1) {
-      box.replaceChildren(evidenceChart(detail.evidence, { at: evidenceMoment(detail.evidence, alert), severity: alert.severity }));
+      box.replaceChildren(evidenceChart(detail.evidence, { at: evidenceMoment(detail.evidence, alert), severity: alert.severity }, box.clientWidth));
     } else {
       box.replaceChildren(h("p", { class: "empty" }, alert.source?.kind === "model" ? "The readings behind this alert were not kept." : deviceSentence(alert)));
     }

@@ -65,6 +65,7 @@ export class TopBar {
     const isOld = state.name !== "connected" && state.staleSince !== undefined;
     document.body.classList.toggle("is-stale", isOld);
     this._sayLink();
+    this._drawFlow();
   }
 
   _sayLink() {
@@ -118,12 +119,12 @@ export class TopBar {
     if (!ingest) return;
     const silent = Date.now() - ingest.heardAt;
     const { data } = ingest;
-    const isSilent = silent > SILENT_MS;
+    const isSilent = silent > SILENT_MS || this.store.connection.name !== "connected";
     setAttr(flow, "data-state", isSilent || data.broker_connected === false ? "problem" : "ok");
     setText(byId("flow-rate"), isSilent ? "–" : data.rate < 10 ? num(data.rate) : count(data.rate));
-    setText(byId("flow-lag"), isSilent ? "unknown" : `${num(data.lag_s)} s`);
+    setText(byId("flow-lag"), isSilent ? "unknown" : seconds(data.lag_s));
     const window = data.window === undefined || data.window === null ? "" : ` · window ${typeof data.window === "object" ? JSON.stringify(data.window) : data.window}`;
-    setAttr(flow, "title", isSilent ? `Ingest has not reported for ${duration(silent)}` : `ingest: ${num(data.rate)} messages a second, lag ${num(data.lag_s)} s${window}${data.broker_connected === false ? " · not connected to the broker" : ""}`);
+    setAttr(flow, "title", isSilent ? `No report from ingest for ${duration(silent)}` : `ingest: ${num(data.rate)} messages a second, lag ${seconds(data.lag_s)}${window}${data.broker_connected === false ? " · not connected to the broker" : ""}`);
   }
 
   _drawUser() {
@@ -142,4 +143,9 @@ export class TopBar {
     this._sayLink();
     this._drawFlow();
   }
+}
+
+/** "0.03 s": two decimals, so that the figure does not dance. */
+function seconds(value) {
+  return Number.isFinite(value) ? `${value.toFixed(value < 10 ? 2 : 0)} s` : "–";
 }

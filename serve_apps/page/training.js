@@ -138,10 +138,10 @@ export class Training {
   _fillPlot(node, run, isOpen) {
     const points = isOpen ? (this.store.curves.get(run.id)?.points ?? []) : [];
     const last = points.at(-1);
-    const key = points.length > 1 ? `${points.length}|${last.x}|${last.loss}|${last.val}` : "";
+    const key = points.length > 1 ? `${points.length}|${last.x}|${last.loss}|${last.val}|${node.plot.clientWidth}` : "";
     if (node.plotKey === key) return;
     node.plotKey = key;
-    node.plot.replaceChildren(...(key ? [lossChart(points)] : []));
+    node.plot.replaceChildren(...(key ? [lossChart(points, node.plot.clientWidth)] : []));
   }
 
   async _start(event) {
