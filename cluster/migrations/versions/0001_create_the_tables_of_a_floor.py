@@ -97,6 +97,21 @@ def upgrade() -> None:
     sa.Column('updated_at', sa.Float(), nullable=False),
     sa.PrimaryKeyConstraint('alias', name=op.f('pk_live_models'))
     )
+    op.create_table('model_journal',
+    sa.Column('id', sa.String(length=26), nullable=False),
+    sa.Column('at', sa.Float(), nullable=False),
+    sa.Column('alias', sa.String(length=32), nullable=False),
+    sa.Column('revision', sa.Integer(), nullable=False),
+    sa.Column('model_type', sa.String(length=64), nullable=False),
+    sa.Column('version', sa.String(length=128), nullable=False),
+    sa.Column('uri', sa.String(length=1024), nullable=False),
+    sa.Column('replaced_version', sa.String(length=128), nullable=True),
+    sa.Column('run_id', sa.String(length=64), nullable=False),
+    sa.Column('user_id', sa.String(length=128), nullable=False),
+    sa.Column('reason', sa.Text(), nullable=False),
+    sa.Column('metrics', sa.JSON(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_model_journal'))
+    )
     op.create_table('runs',
     sa.Column('id', sa.String(length=64), nullable=False),
     sa.Column('task', sa.String(length=64), nullable=False),
@@ -172,6 +187,7 @@ def downgrade() -> None:
         batch_op.drop_index('ix_runs_created_at')
 
     op.drop_table('runs')
+    op.drop_table('model_journal')
     op.drop_table('live_models')
     op.drop_table('devices')
     with op.batch_alter_table('dead_letters', schema=None) as batch_op:
