@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Boolean, Column, Connection, Engine, Float, String, Table, select, update
+from sqlalchemy import Boolean, Column, Connection, Engine, Float, String, Table, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cluster.store import metadata, read_transaction, write_transaction
@@ -116,6 +116,11 @@ class DeviceDirectory:
                 select(devices).where(devices.c.tenant == tenant, devices.c.device == device)
             ).one_or_none()
         return Device(**row._mapping) if row is not None else None
+
+    def count_online(self) -> int:
+        """Number of devices that said they are online."""
+        with read_transaction(self._engine) as connection:
+            return int(connection.execute(select(func.count()).where(devices.c.online.is_(True))).scalar_one())
 
     def list(self, tenant: str | None = None, limit: int = 1000) -> tuple[Device, ...]:
         """Return devices by tenant and name; of all tenants when ``tenant`` is None."""

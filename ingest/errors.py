@@ -38,18 +38,18 @@ class StoreRefusedError(IngestError):
         return f"store {self.store} refused an item: {self.reason}"
 
 
-class StoreUnsafeError(IngestError):
-    """A store is configured so that it may lose what it confirmed; ingest refuses to use it."""
+class StoreUnsafeError(StoreUnavailableError):
+    """A store is configured so that it may lose what it confirmed; ingest waits until that is changed."""
 
     def __init__(self, store: str, option: str, value: str, wanted: str) -> None:
-        super().__init__(store, option, value, wanted)
-        self.store = store
+        super().__init__(store, f"{option} is {value}, set it to {wanted}")
+        self.args = (store, option, value, wanted)
         self.option = option
         self.value = value
         self.wanted = wanted
 
     def __str__(self) -> str:
-        return f"store {self.store} has {self.option}={self.value}; set it to {self.wanted}"
+        return f"store {self.store} may lose what it confirmed: {self.reason}"
 
 
 class BrokerUnavailableError(IngestError):

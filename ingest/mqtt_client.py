@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol
 
 import paho.mqtt.client as paho
@@ -86,6 +87,17 @@ class InboxStatus:
     """Why there is no connection; None while there is one."""
 
 
+class Ending(StrEnum):
+    """Why a connection ended or did not come about; a metric's label."""
+
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    LOST = "lost"
+    OVERRUN = "overrun"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
 class InboxObserver(Protocol):
     """Hears what happens on a connection; called on the network thread, returns at once."""
 
@@ -93,12 +105,12 @@ class InboxObserver(Protocol):
         """The broker answered and the subscription was sent."""
         ...
 
-    def on_disconnected(self, reason: str) -> None:
-        """The connection ended or could not be made; once per change of the reason."""
+    def on_disconnected(self, ending: Ending) -> None:
+        """The connection ended, or could not be made."""
         ...
 
-    def on_received(self) -> None:
-        """A message arrived, repeats included."""
+    def on_acknowledged(self, count: int, oldest_s: float) -> None:
+        """Messages were acknowledged; the one that waited longest did so for ``oldest_s``."""
         ...
 
     def on_repeat(self) -> None:
@@ -207,18 +219,18 @@ class MqttInbox:
             self._overrun = False
             epoch = self._epoch
             try:
-                reason = self._connection()
-            except (OSError, ValueError) as error:
-                reason = str(error) or type(error).__name__
+                ending, reason = self._connection()
+            except OSError as error:
+                ending, reason = Ending.UNREACHABLE, str(error) or type(error).__name__
             except Exception as error:  # whatever paho or a message made of this connection, the next one is new
                 logger.exception("MQTT connection %s failed", self._subscription.client_id)
-                reason = f"{type(error).__name__}: {error}"
-            self._lost(reason)
+                ending, reason = Ending.FAILED, f"{type(error).__name__}: {error}"
+            self._lost(ending, reason)
             if self._epoch != epoch:
                 backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
             self._stop.wait(backoff.next_pause_s())
 
-    def _connection(self) -> str:
+    def _connection(self) -> tuple[Ending, str]:
         """Hold one connection for as long as it lives; return why it ended."""
         # A new client per connection: nothing of an old one, above all no queued
         # acknowledgement, can reach the new one.
@@ -251,13 +263,13 @@ class MqttInbox:
                 self._turn_at_s = time.monotonic()
                 code = self._turn(client)
                 if refusals:
-                    return refusals[0]
+                    return Ending.REFUSED, refusals[0]
                 if self._overrun:
-                    return "more messages than the queue takes; reading stops until there is room"
+                    return Ending.OVERRUN, "more messages than the queue takes; reading stops until there is room"
                 if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                    return self._reason(code)
+                    return Ending.LOST, self._reason(code)
             client.disconnect()
-            return "stopped"
+            return Ending.STOPPED, "stopped"
         finally:
             connection = client.socket()
             if connection is not None:
@@ -307,8 +319,12 @@ class MqttInbox:
                 stale += 1
         if stale:
             self._observer.on_stale_acks(stale)
-        for mid in self._window.release(time.monotonic()):
+        oldest = self._window.oldest
+        mids = self._window.release(time.monotonic())
+        for mid in mids:
             client.ack(mid, 1)
+        if mids and oldest is not None:
+            self._observer.on_acknowledged(len(mids), time.time() - oldest.received_at)
 
     def _on_connect(self, client: paho.Client, flags: Any, code: Any, refusals: list[str]) -> None:
         if code.is_failure:
@@ -326,7 +342,6 @@ class MqttInbox:
 
     def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
         self._arrived = True
-        self._observer.on_received()
         try:
             topic = message.topic
         except UnicodeDecodeError:
@@ -352,12 +367,12 @@ class MqttInbox:
             else:
                 self._observer.on_dropped()
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, ending: Ending, reason: str) -> None:
         was_connected, self._is_connected = self._is_connected, False
+        self._observer.on_disconnected(ending)
         if reason == self._problem:
             return
         self._problem = reason
-        self._observer.on_disconnected(reason)
         if not self._stop.is_set():
             logger.warning(
                 "MQTT %s %s %s: %s",

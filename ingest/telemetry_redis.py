@@ -209,6 +209,16 @@ class TelemetryStream:
         with _translated():
             return int(self._redis.xlen(self._key))
 
+    def total(self) -> int:
+        """Number of readings ever stored in this stream, trimmed ones included."""
+        with _translated():
+            try:
+                return int(self._redis.xinfo_stream(self._key)["entries-added"])
+            except redis.ResponseError as error:
+                if "no such key" not in str(error):
+                    raise
+        return 0
+
     def lag(self, group: str) -> int:
         """Number of readings that ``group`` has not acknowledged yet."""
         with _translated():

@@ -1,0 +1,83 @@
+"""The floor's ingest as a named Ray actor: builds the service, its relay and its broadcasts.
+
+Ray shell: it decides nothing. Killed at any moment, Ray starts it again with the same client
+id, so the broker sends what was not acknowledged; the relay publishes what was committed and
+not yet told. Invariant: one per floor.
+"""
+
+import dataclasses
+import logging
+from typing import Any
+
+from cluster import names
+from cluster.actors import configure_process, get_or_create
+from cluster.settings import Settings, load_section
+from cluster.store import open_engine
+from ingest.alerts.relay import Relay
+from ingest.ingest_service import IngestService, IngestSettings, IngestStatus
+from ingest.mqtt_address import MqttAddress
+from ingest.mqtt_client import MqttSettings
+from ingest.telemetry_redis import TelemetrySettings, TelemetryStream
+from realtime.broadcaster import get_broadcaster
+from realtime.hub_client import HubClient
+from realtime.messages import MessageType
+
+logger = logging.getLogger(__name__)
+
+CALLS_AT_ONCE = 4
+"""``status`` and ``ready`` must answer while another call waits."""
+
+
+class IngestActor:
+    """Ray shell of ``IngestService``."""
+
+    def __init__(self, settings: Settings) -> None:
+        configure_process("ingest")
+        engine = open_engine(settings.database_url)
+        self._broadcaster = get_broadcaster()
+        self._relay = Relay(engine, HubClient.connect())
+        self._was_blocked = False
+        self._service = IngestService(
+            address=MqttAddress.parse(settings.mqtt_url),
+            topic_root=settings.topic_root,
+            engine=engine,
+            stream=TelemetryStream.open(settings.redis_url, load_section(TelemetrySettings)),
+            settings=load_section(IngestSettings),
+            mqtt=load_section(MqttSettings),
+            on_alerts=self._relay.wake,
+            on_tick=self._report,
+        )
+        self._relay.start()
+        self._service.start()
+
+    def ready(self) -> bool:
+        """Return once the actor can be called; broker and stores may still be away."""
+        return True
+
+    def status(self) -> dict[str, Any] | None:
+        """Return ``IngestStatus`` as a plain object; None in the first second."""
+        status = self._service.status()
+        return dataclasses.asdict(status) if status is not None else None
+
+    def stop(self) -> None:
+        """Stop receiving; what is not acknowledged stays with the broker."""
+        self._service.stop()
+        self._relay.close()
+        self._broadcaster.flush(1.0)
+
+    def _report(self, status: IngestStatus) -> None:
+        data = dataclasses.asdict(status)
+        self._broadcaster.publish(names.CHANNEL_NOC, MessageType.INGEST_STATUS, data, priority="progress")
+        is_blocked = bool(status.blocked)
+        if is_blocked != self._was_blocked:
+            self._was_blocked = is_blocked
+            text = "ingest stopped acknowledging" if is_blocked else "ingest goes on"
+            data = {"component": "ingest", "message": text, "blocked": status.blocked}
+            self._broadcaster.broadcast_to_noc_dashboard(
+                MessageType.SYSTEM_ALERT, data, priority="high" if is_blocked else "normal"
+            )
+
+
+def get_or_create_ingest(settings: Settings) -> Any:
+    """Return the handle of the floor's ingest actor, starting it when nobody has."""
+    return get_or_create(IngestActor, settings, name=names.INGEST, max_concurrency=CALLS_AT_ONCE)

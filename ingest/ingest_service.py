@@ -1,0 +1,360 @@
+"""Everything ingest does, without Ray: connections, queues, lanes, directory, status.
+
+Wiring and threads; the rules stand in ``pipeline.py``, ``lane.py`` and ``receive_window.py``.
+One thread per connection, one per lane, one that ticks once a second. Invariant: an alert
+never waits for telemetry: it has a queue and a lane of its own, and that lane never lingers.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Engine
+
+from cluster.clock import SystemClock
+from ingest import metrics
+from ingest.alerts.engine import AlertEngine
+from ingest.dead_letter import DeadLetter, DeadLetterStore
+from ingest.decoder import ClockTolerance
+from ingest.delivery import Delivery
+from ingest.delivery_queue import BatchLimits, DeliveryQueue
+from ingest.directory import DeviceDirectory, DeviceKey
+from ingest.errors import StoreUnavailableError
+from ingest.lane import Lane
+from ingest.mqtt_address import MqttAddress
+from ingest.mqtt_client import MqttInbox, MqttSettings, Subscription
+from ingest.payload import DeviceAlert, Reading, StateChange
+from ingest.pipeline import Pipeline
+from ingest.sql_errors import translated
+from ingest.telemetry_redis import TelemetryStream
+from ingest.topics import TopicClass, TopicTree
+
+logger = logging.getLogger(__name__)
+
+STEP_S = 0.5
+"""Longest sleep of a lane without work; also how long a stop may take."""
+SQL = "sql"
+DAY_S = 86_400.0
+EXPIRY_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestSettings:
+    """Batches, queues and housekeeping of ingest."""
+
+    telemetry_batch: int = 500
+    """Readings stored together."""
+    telemetry_batch_bytes: int = 4 * 1024 * 1024
+    """Payload bytes stored together."""
+    telemetry_linger_s: float = 0.01
+    """How long a batch of readings waits for more, in seconds; alerts never wait."""
+    alert_batch: int = 256
+    """Alerts committed together when so many are there at once."""
+    queue_count: int = 8192
+    """Messages that may wait for each store; above it ingest stops reading."""
+    queue_bytes: int = 64 * 1024 * 1024
+    """Payload bytes that may wait for each store."""
+    future_s: float = 60.0
+    """A device time ahead of ours by more is replaced by the time of arrival, in seconds."""
+    late_s: float = 3600.0
+    """A device time behind ours by more is flagged, in seconds."""
+    tick_s: float = 1.0
+    """Pace of status messages and watchdogs, in seconds."""
+    directory_s: float = 5.0
+    """Pace at which the directory learns who was heard of, in seconds."""
+    dead_letter_days: int = 7
+    """Days that a dead letter is kept after it last came."""
+
+    def __post_init__(self) -> None:
+        for name in ("telemetry_batch", "telemetry_batch_bytes", "alert_batch", "queue_count", "queue_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("tick_s", "directory_s", "dead_letter_days"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class IngestStatus:
+    """What ingest is doing, for people; sent to the NOC once a second."""
+
+    rate: float
+    """Readings stored per second, over the last tick."""
+    window: int
+    """Messages received and not yet acknowledged."""
+    lag_s: float
+    """How long the oldest of them has waited."""
+    readings_total: int
+    """Readings ever stored in the floor's stream."""
+    alerts_total: int
+    """Device alerts stored by this process."""
+    dead_letters: int
+    """Dead letters in the store, repetitions counted."""
+    duplicates_total: int
+    """Readings that came again to this process and were stored once."""
+    devices_online: int
+    broker_connected: bool
+    broker: str
+    broker_problem: str | None
+    blocked: dict[str, str]
+    """Lanes that stopped acknowledging, with the reason; empty when all is well."""
+
+
+class IngestService:
+    """The ingest of one floor, between ``start`` and ``stop``."""
+
+    def __init__(
+        self,
+        *,
+        address: MqttAddress,
+        topic_root: str,
+        engine: Engine,
+        stream: TelemetryStream,
+        settings: IngestSettings,
+        mqtt: MqttSettings,
+        on_alerts: Callable[[], None],
+        on_tick: Callable[[IngestStatus], None],
+    ) -> None:
+        """Wire the parts.
+
+        Args:
+            on_alerts: called after alerts were committed; must not wait.
+            on_tick: called with the status once per ``settings.tick_s``; must not wait.
+        """
+        clock = SystemClock()
+        tree = TopicTree(topic_root)
+        self._settings = settings
+        self._stream = stream
+        self._pipeline = Pipeline(tree, ClockTolerance(future_s=settings.future_s, late_s=settings.late_s))
+        self._alerts = AlertEngine(engine, clock)
+        self._letters = DeadLetterStore(engine, source=mqtt.client_id)
+        self._directory = DeviceDirectory(engine)
+        self._on_alerts = on_alerts
+        self._on_tick = on_tick
+        self._stop = threading.Event()
+        metrics.window_inflight_max.set(mqtt.window)
+        self._observer = metrics.LaneMetrics()
+        self._received = metrics.received_counters()
+        self._seen: dict[DeviceKey, float] = {}
+        self._seen_lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._status: IngestStatus | None = None
+        self._is_stream_checked = False
+        self._totals = _Totals()
+
+        self._telemetry_queue, self._alert_queue, self._presence_queue = (
+            DeliveryQueue(settings.queue_count, settings.queue_bytes) for _ in range(3)
+        )
+        self._inbox = MqttInbox(
+            address,
+            Subscription(mqtt.client_id, tree.everything, has_session=True),
+            mqtt,
+            deliver=self._route,
+            has_room=lambda: self._telemetry_queue.has_room() and self._alert_queue.has_room(),
+            observer=metrics.ConnectionMetrics("main"),
+        )
+        # Apart from the main one: a shared subscription, which the main one will become, gets no
+        # retained messages. Without a session, because the broker repeats the states anyway.
+        self._presence = MqttInbox(
+            address,
+            Subscription(f"{mqtt.client_id}-presence", tree.states, has_session=False),
+            mqtt,
+            deliver=self._presence_queue.put,
+            has_room=self._presence_queue.has_room,
+            observer=metrics.ConnectionMetrics("presence"),
+        )
+        shared: dict[str, Any] = {
+            "set_aside": self._set_aside,
+            "observer": self._observer,
+            "clock": clock,
+            "stop": self._stop,
+        }
+        self._lanes = (
+            Lane(
+                "telemetry",
+                Reading,
+                self._telemetry_queue,
+                BatchLimits(
+                    count=settings.telemetry_batch,
+                    payload_bytes=settings.telemetry_batch_bytes,
+                    linger_s=settings.telemetry_linger_s,
+                ),
+                judge=self._pipeline.judge,
+                store=self._store_readings,
+                settle=self._inbox.settle,
+                **shared,
+            ),
+            Lane(
+                "alert",
+                DeviceAlert,
+                self._alert_queue,
+                BatchLimits(count=settings.alert_batch, payload_bytes=settings.telemetry_batch_bytes, linger_s=0.0),
+                judge=self._pipeline.judge,
+                store=self._store_alerts,
+                settle=self._inbox.settle,
+                **shared,
+            ),
+            Lane(
+                "presence",
+                StateChange,
+                self._presence_queue,
+                BatchLimits(count=1000, payload_bytes=settings.telemetry_batch_bytes, linger_s=0.1),
+                judge=self._pipeline.judge_presence,
+                store=self._store_states,
+                settle=self._presence.settle,
+                **shared,
+            ),
+        )
+
+    def start(self) -> None:
+        """Start all threads; the stores may still be away."""
+        for lane in self._lanes:
+            self._spawn(f"lane-{lane.name}", partial(lane.step, STEP_S))
+        self._spawn("tick", self._tick)
+        self._inbox.start()
+        self._presence.start()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Stop in order: no new messages, then the lanes. What is not acknowledged stays with the broker."""
+        self._inbox.stop()
+        self._presence.stop()
+        self._stop.set()
+        for queue in (self._telemetry_queue, self._alert_queue, self._presence_queue):
+            queue.close()
+        deadline_s = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+
+    def status(self) -> IngestStatus | None:
+        """Return the newest status; None before the first tick."""
+        return self._status
+
+    def _spawn(self, name: str, step: Callable[[], object]) -> None:
+        def loop() -> None:
+            while not self._stop.is_set():
+                try:
+                    step()
+                except Exception:  # a thread that ends silently would look like a broker without messages
+                    logger.exception("ingest thread %s failed, it goes on", name)
+                    self._stop.wait(STEP_S)
+
+        thread = threading.Thread(target=loop, name=f"ingest-{name}", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _route(self, delivery: Delivery) -> bool:
+        kind = self._pipeline.topic_class(delivery)
+        self._received[kind].inc()
+        queue = self._alert_queue if kind is TopicClass.ALERT else self._telemetry_queue
+        return queue.put(delivery)
+
+    def _store_readings(self, readings: Sequence[Reading]) -> int:
+        if not self._is_stream_checked:
+            self._stream.check()
+            self._is_stream_checked = True
+        new = self._stream.append(readings).stored
+        self._heard_of(readings)
+        return new
+
+    def _store_alerts(self, alerts: Sequence[DeviceAlert]) -> int:
+        with translated(SQL):
+            events = self._alerts.raise_device_alerts(alerts)
+        self._on_alerts()
+        self._heard_of(alerts)
+        return min(len(events), len(alerts))
+
+    def _heard_of(self, items: Sequence[Reading | DeviceAlert]) -> None:
+        with self._seen_lock:
+            for item in items:
+                self._seen[item.tenant, item.device] = item.received_at
+
+    def _store_states(self, states: Sequence[StateChange]) -> int:
+        with translated(SQL):
+            self._directory.set_online({(state.tenant, state.device): state.online for state in states})
+        return len(states)
+
+    def _set_aside(self, letters: Sequence[DeadLetter]) -> None:
+        with translated(SQL):
+            self._letters.add(letters)
+
+    def _tick(self) -> None:
+        """Once a second: watch the connections, bring the directory up to date, say how it goes."""
+        next_directory_s = next_expiry_s = last_s = time.monotonic()
+        last_stored = 0
+        while not self._stop.wait(self._settings.tick_s):
+            self._inbox.supervise()
+            self._presence.supervise()
+            now_s = time.monotonic()
+            try:
+                self._count_totals()
+                if now_s >= next_directory_s:
+                    next_directory_s = now_s + self._settings.directory_s
+                    self._update_directory()
+                if now_s >= next_expiry_s:
+                    next_expiry_s = now_s + EXPIRY_S
+                    with translated(SQL):
+                        self._letters.expire(time.time() - self._settings.dead_letter_days * DAY_S)
+            except StoreUnavailableError as error:
+                # The lanes report the outage; the figures stay as they were.
+                logger.debug("housekeeping waits: %s", error)
+            stored = self._observer.readings_stored
+            self._status = self._measure((stored - last_stored) / max(now_s - last_s, 1e-9))
+            last_s, last_stored = now_s, stored
+            self._on_tick(self._status)
+
+    def _count_totals(self) -> None:
+        totals = self._totals
+        totals.readings = self._stream.total()
+        if totals.letters_counted_at != self._observer.dead_letters:
+            totals.letters_counted_at = self._observer.dead_letters
+            with translated(SQL):
+                totals.letters = self._letters.total()
+
+    def _update_directory(self) -> None:
+        with self._seen_lock:
+            seen, self._seen = self._seen, {}
+        try:
+            with translated(SQL):
+                if seen:
+                    self._directory.saw(seen)
+                self._totals.online = self._directory.count_online()
+        except StoreUnavailableError:
+            with self._seen_lock:
+                self._seen = seen | self._seen
+            raise
+        metrics.device_online.set(self._totals.online)
+        metrics.stream_readings.set(self._stream.length())
+        metrics.stream_memory_ratio.set(self._stream.memory_ratio())
+
+    def _measure(self, rate: float) -> IngestStatus:
+        inbox = self._inbox.status()
+        waiting_s = max(0.0, time.time() - inbox.oldest_received_at) if inbox.oldest_received_at else 0.0
+        metrics.window_inflight.set(inbox.window)
+        return IngestStatus(
+            rate=round(rate, 1),
+            window=inbox.window,
+            lag_s=round(waiting_s, 3),
+            readings_total=self._totals.readings,
+            alerts_total=self._observer.alerts_stored,
+            dead_letters=self._totals.letters,
+            duplicates_total=self._observer.readings_duplicate,
+            devices_online=self._totals.online,
+            broker_connected=inbox.is_connected,
+            broker=inbox.address,
+            broker_problem=inbox.problem,
+            blocked=self._observer.blockages(),
+        )
+
+
+@dataclass(slots=True)
+class _Totals:
+    """What the stores said last."""
+
+    readings: int = 0
+    letters: int = 0
+    letters_counted_at: int = -1
+    online: int = 0
