@@ -162,6 +162,10 @@ class ArchiveStore:
             merged += len(run)
         return merged
 
+    def size_bytes(self) -> int:
+        """Return the size of all files together."""
+        return sum(file.size_bytes for file in self._listed())
+
     def expire(self, today: str, settings: ArchiveSettings) -> list[str]:
         """Delete the days beyond the age or the size bound, oldest first; return them."""
         files = self._listed()
@@ -248,7 +252,15 @@ def _id_text(entry_id: StreamId) -> str:
 
 
 def _covered(files: Sequence[ArchiveFile]) -> list[ArchiveFile]:
-    return [file for file in files if any(other.covers(file) for other in files)]
+    found = []
+    whole: ArchiveFile | None = None
+    # Widest first among those that begin together, so one pass meets every part after its whole.
+    for file in sorted(files, key=lambda file: (file.day, file.first, (-file.last[0], -file.last[1]))):
+        if whole is not None and whole.covers(file):
+            found.append(file)
+        else:
+            whole = file
+    return found
 
 
 def _small_runs(files: Sequence[ArchiveFile], small_bytes: int) -> list[list[ArchiveFile]]:

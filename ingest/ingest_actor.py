@@ -14,9 +14,9 @@ from cluster.actors import configure_process, get_or_create
 from cluster.settings import Settings, load_section
 from cluster.store import open_engine
 from ingest.alerts.relay import Relay
+from ingest.inbox import MqttSettings
 from ingest.ingest_service import IngestService, IngestSettings, IngestStatus
 from ingest.mqtt_address import MqttAddress
-from ingest.mqtt_client import MqttSettings
 from ingest.telemetry_redis import TelemetrySettings, TelemetryStream
 from realtime.broadcaster import get_broadcaster
 from realtime.hub_client import HubClient

@@ -24,9 +24,10 @@ from ingest.delivery import Delivery
 from ingest.delivery_queue import BatchLimits, DeliveryQueue
 from ingest.directory import DeviceDirectory, DeviceKey
 from ingest.errors import StoreUnavailableError
+from ingest.inbox import MqttSettings, Subscription
 from ingest.lane import Lane
 from ingest.mqtt_address import MqttAddress
-from ingest.mqtt_client import MqttInbox, MqttSettings, Subscription
+from ingest.mqtt_client import MqttInbox
 from ingest.payload import DeviceAlert, Reading, StateChange
 from ingest.pipeline import Pipeline
 from ingest.sql_errors import translated

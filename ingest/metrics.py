@@ -12,7 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from cluster.metrics import REGISTRY
 from ingest.dead_letter import DeadLetter
 from ingest.errors import StoreUnavailableError
-from ingest.mqtt_client import Ending
+from ingest.inbox import Ending
 from ingest.payload import DeviceAlert, Flag, Reading
 from ingest.pipeline import Judged
 from ingest.topics import TopicClass
