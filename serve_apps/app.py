@@ -1,52 +1,66 @@
-"""The gateway's web application: routes, error shape and security headers.
+"""The gateway's web application: its routes and the shape of its errors.
 
-Holds no state of its own and starts nothing: ``gateway_deployment.py`` runs it under Ray
-Serve, tests run it in process. Invariant: every error of the HTTP API has the shape
-``{"error": {"code": str, "message": str}}``.
+Starts nothing: ``gateway_deployment.py`` runs it under Ray Serve, tests run it in process;
+the first client starts the feed and the timer. Invariant: every error of the HTTP API has
+the shape ``{"error": {"code": str, "message": str}}``.
 """
 
 import importlib
 import importlib.util
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import cast
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.middleware.base import RequestResponseEndpoint
 
 from cluster.errors import ServiceUnavailableError
+from serve_apps import pages, websocket
+from serve_apps.api import publish, uni
+from serve_apps.connections import Connections
 from serve_apps.deps import GatewayDeps
+from serve_apps.gateway_settings import GatewaySettings
+from serve_apps.http_guard import HttpGuard
 
 ROUTERS = ("alerts", "devices", "runs", "lanes", "status", "dead_letters", "models", "commands", "signin")
 
-CODES = {400: "bad_request", 401: "unauthorised", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
-         409: "conflict", 413: "too_large", 422: "invalid", 429: "too_many_requests", 503: "unavailable"}  # fmt: skip
-
-SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
+CODES = {
+    400: "bad_request",
+    401: "unauthorised",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    413: "too_large",
+    422: "invalid",
+    429: "too_many_requests",
+    503: "unavailable",
 }
+"""HTTP status -> word in ``error.code``."""
 
 
-def create_app(deps: GatewayDeps) -> FastAPI:
-    """Return the application with every route of the gateway."""
-    app = FastAPI(title="Watchfloor", docs_url=None, redoc_url=None, openapi_url=None)
+def create_app(deps: GatewayDeps, settings: GatewaySettings | None = None) -> FastAPI:
+    """Return the application with every route of the gateway; ``settings`` None: the defaults."""
+    connections = Connections(deps.hub, deps.auth, settings or GatewaySettings())
+    app = FastAPI(
+        title="Watchfloor", version="0.1.0", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan
+    )
     app.state.deps = deps
+    app.state.connections = connections
+    app.state.node_id = uuid.uuid4().hex
+    for module in (websocket, uni, publish, pages):
+        app.include_router(module.router)
     for name in ROUTERS:
         if importlib.util.find_spec(f"serve_apps.api.{name}"):
             app.include_router(importlib.import_module(f"serve_apps.api.{name}").router)
+    app.mount("/static", pages.Static(directory=pages.PAGE), name="static")
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ServiceUnavailableError, _unavailable)
-    app.middleware("http")(_add_security_headers)
+    app.add_middleware(HttpGuard)
     return app
 
 
@@ -55,6 +69,12 @@ def error_response(status: int, message: str, headers: dict[str, str] | None = N
     return JSONResponse(
         {"error": {"code": CODES.get(status, "error"), "message": message}}, status_code=status, headers=headers
     )
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    await cast(Connections, app.state.connections).stop()
 
 
 async def _http_error(_request: Request, error: Exception) -> JSONResponse:
@@ -69,10 +89,3 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
 
 async def _unavailable(_request: Request, error: Exception) -> JSONResponse:
     return error_response(503, str(error), {"Retry-After": "2"})
-
-
-async def _add_security_headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    response = await call_next(request)
-    for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
-    return response

@@ -103,3 +103,18 @@ class FloorStartError(GatewayError):
 
     def __str__(self) -> str:
         return f"{self.part}: {self.reason}"
+
+
+class OutboxError(GatewayError):
+    """A connection cannot keep up: its replies or its channels passed their bound."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"the connection fell behind: {self.what}"
+
+
+class FeedDeadError(GatewayError):
+    """The replica's poll loop has ended; Serve should replace the replica."""

@@ -11,21 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from serve_apps.credit import Credit
-from serve_apps.errors import GatewayError
-from serve_apps.frames import PING
+from serve_apps.errors import OutboxError
+from serve_apps.frames import PING, unwrap
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.ring import ChannelRing, Chunk
-
-
-class OutboxError(GatewayError):
-    """A connection cannot keep up: its replies or its channels passed their bound."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(what)
-        self.what = what
-
-    def __str__(self) -> str:
-        return f"the connection fell behind: {self.what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +63,19 @@ class Outbox:
         Raises:
             OutboxError: the client reads no replies.
         """
+        if self._unidirectional:
+            line = unwrap(line)
         self._control.append(line)
         self._control_bytes += len(line)
         # One reply alone may be longer than the bound (a recovery): it is what piles up behind it that tells.
         if len(self._control) > 1 and self._control_bytes > self._settings.control_bytes:
             raise OutboxError("replies")
 
-    def follow(self, ring: ChannelRing[Any], after: int, rank: int) -> None:
+    def follow(self, ring: ChannelRing[Any], after: int) -> None:
         """Send the ring's publications after offset ``after``, now and as they come."""
         self._cursors[ring.channel] = _Cursor(ring, after)
         if ring.has_after(after):
-            self.mark(ring.channel, rank)
+            self.mark(ring.channel, 0)  # what came while it was attached may be urgent
 
     def leave(self, channel: str) -> None:
         """Send nothing more of a channel."""
@@ -96,6 +87,11 @@ class Outbox:
         known = self._pending.get(channel)
         if known is None or rank < known:
             self._pending[channel] = rank
+
+    @property
+    def has_work(self) -> bool:
+        """True when a frame could be made now."""
+        return self._credit.is_open and bool(self._control or self._pending)
 
     def next_frame(self, now_s: float) -> Frame | None:
         """Return the next frame; None when there is nothing to send or no credit.

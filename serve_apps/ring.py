@@ -93,13 +93,18 @@ class ChannelRing(Generic[Follower]):
             self.floor = min(self.floor, position.offset)
 
     def reset(self, position: StreamPosition) -> None:
-        """Forget everything: the stream's life ended, or publications were lost."""
+        """Begin again at ``position``: the stream's life ended, or publications were lost."""
+        self.forget()
+        self.start(position)
+
+    def forget(self) -> None:
+        """Drop everything, the position too; the next answer of the hub gives one."""
         self._offsets.clear()
         self._items.clear()
         self._chunks.clear()
-        self._start = self.num_bytes = 0
+        self._start = self.num_bytes = self.floor = 0
         self._dropped = False
-        self.epoch, self.top, self.floor = position.epoch, position.offset, position.offset
+        self.epoch = self.top = None
 
     def append(self, publication: Publication, now_s: float) -> Append:
         """Add the next publication, which arrived at ``now_s`` (monotonic seconds)."""

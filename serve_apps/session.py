@@ -37,6 +37,14 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer a command with an error."""
+
+    command_id: int
+    code: ErrorCode
+
+
+@dataclass(frozen=True, slots=True)
 class Attach:
     """Find out where channels stand and what was missed; the answer goes to ``on_attached``."""
 
@@ -76,7 +84,7 @@ class Close:
     code: CloseCode
 
 
-Effect = Send | Attach | Follow | Leave | ReadHistory | Close
+Effect = Send | Refuse | Attach | Follow | Leave | ReadHistory | Close
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,8 @@ class Session:
         self.identity: Identity | None = None
         self.credit: Credit = Budget(settings) if unidirectional else CreditWindow(settings)
         self.unidirectional = unidirectional
+        self.round_trip_s: float | None = None
+        """From the last ping to its pong, in seconds."""
         self._settings = settings
         self._rules = rules
         self._cookie_identity = cookie_identity
@@ -170,7 +180,8 @@ class Session:
         if self._state is _State.CLOSED:
             return []
         if isinstance(command, frames.Pong):
-            return [] if self.credit.on_pong(now_s) is not None else self._close(CloseCode.BAD_REQUEST)
+            self.round_trip_s = self.credit.on_pong(now_s)
+            return self._close(CloseCode.BAD_REQUEST) if self.round_trip_s is None else []
         if isinstance(command, frames.Connect):
             return self._on_connect(command, now_s)
         if self._state is not _State.OPEN:
@@ -308,13 +319,13 @@ class Session:
         ttl_s = identity.expires_at - self._wall_s()
         if ttl_s <= 0:
             return self._refuse_connect(command.id, ErrorCode.EXPIRED, CloseCode.EXPIRED)
-        refusal = self._rules.admit(identity)
-        if refusal is not None:
-            return self._close(refusal)
         channels = self._rules.server_channels(identity)
         if len(channels) > self._settings.max_channels:
             return self._close(CloseCode.CHANNEL_LIMIT)
-        self.identity = identity
+        refusal = self._rules.admit(identity)
+        if refusal is not None:
+            return self._close(refusal)
+        self.identity = identity  # set if and only if it was admitted: whoever counts relies on it
         self._can_refresh = bool(command.token) and not self.unidirectional
         self._expires_at_s = now_s + ttl_s
         self._expires_in_s = ttl_s
@@ -431,7 +442,7 @@ class Session:
         return self._refuse(command_id, error)
 
     def _refuse(self, command_id: int, code: ErrorCode) -> list[Effect]:
-        return [Send(frames.error_reply(command_id, code))]
+        return [Refuse(command_id, code)]
 
     def _close(self, code: CloseCode) -> list[Effect]:
         if self._state is _State.CLOSED:

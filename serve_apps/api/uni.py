@@ -1,0 +1,117 @@
+"""Unidirectional transports: a WebSocket and server-sent events that only listen.
+
+For curl, EventSource and consoles without an SDK. The client sends one bare connect
+request; all its subscriptions are server-side. Invariant: nobody who cannot acknowledge
+is sent more than a budget of bytes; then it has to reconnect.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Request, Response, WebSocket
+from fastapi.responses import StreamingResponse
+from starlette.websockets import WebSocketDisconnect
+
+from serve_apps import frames
+from serve_apps.codes import CloseCode
+from serve_apps.connection import Connection
+from serve_apps.connections import Connections
+from serve_apps.errors import FrameError
+from serve_apps.websocket import WebSocketTransport, connections_of, cookie_identity, receive_until_end
+
+router = APIRouter()
+
+QUEUE_FRAMES = 16
+FIRST_MESSAGE_TIMEOUT_S = 10.0
+HTTP_STATUS = {CloseCode.INVALID_TOKEN: 401, CloseCode.BAD_REQUEST: 401, CloseCode.CONNECTION_LIMIT: 429}
+
+
+class UniWebSocketTransport(WebSocketTransport):
+    """A WebSocket that only writes."""
+
+    name = "uni_websocket"
+
+
+class SseTransport:
+    """The body of an event stream."""
+
+    name = "uni_sse"
+
+    def __init__(self) -> None:
+        # Bounded: where the server does push back, the connection's writer waits here, and its ring bounds the rest.
+        self._frames: asyncio.Queue[str | None] = asyncio.Queue(QUEUE_FRAMES)
+        self._is_closed = False
+
+    async def send(self, text: str) -> None:
+        """Queue one frame for the response's body."""
+        await self._frames.put(text)
+
+    async def close(self, code: CloseCode) -> None:
+        """Queue the goodbye and the end of the body."""
+        if not self._is_closed:
+            self._is_closed = True
+            await self._frames.put(frames.unwrap(frames.push_disconnect(code)).decode())
+            await self._frames.put(None)
+
+    async def body(self) -> AsyncIterator[str]:
+        """Yield the stream's events until the transport is closed."""
+        while (text := await self._frames.get()) is not None:
+            yield "".join(f"data: {line}\n\n" for line in text.split("\n"))
+
+
+@router.websocket("/connection/uni_websocket")
+async def serve_uni_websocket(websocket: WebSocket) -> None:
+    """Serve one listener on a WebSocket; its first message, or ``cf_connect``, is the connect request."""
+    await websocket.accept()
+    register = connections_of(websocket)
+    connection = register.open(
+        UniWebSocketTransport(websocket), cookie_identity=cookie_identity(websocket), unidirectional=True
+    )
+    try:
+        request = websocket.query_params.get("cf_connect")
+        if request is None:
+            async with asyncio.timeout(FIRST_MESSAGE_TIMEOUT_S):
+                request = await websocket.receive_text()
+        await connect(connection, request)
+    except (WebSocketDisconnect, TimeoutError, KeyError):
+        connection.close(CloseCode.STALE)
+    except BaseException:
+        register.close(connection)
+        raise
+    await receive_until_end(websocket, register, connection, ignore_text=True)
+
+
+@router.get("/connection/uni_sse", response_class=StreamingResponse)
+async def serve_uni_sse(request: Request) -> Response:
+    """Serve one listener by server-sent events; the query's ``cf_connect`` is the connect request."""
+    register = connections_of(request)
+    transport = SseTransport()
+    connection = register.open(transport, cookie_identity=cookie_identity(request), unidirectional=True)
+    try:
+        await connect(connection, request.query_params.get("cf_connect", ""))
+    except BaseException:
+        register.close(connection)
+        raise
+    if not connection.session.is_open:
+        register.close(connection)
+        # A status, not an event: EventSource comes back after the end of a stream, not after an error.
+        code = connection.closing or CloseCode.INTERNAL
+        return Response(code.reason, HTTP_STATUS.get(code, 503), media_type="text/plain")
+    headers = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_events(register, connection, transport), media_type="text/event-stream", headers=headers)
+
+
+async def connect(connection: Connection, request: str) -> None:
+    """Open a unidirectional session by its bare connect request."""
+    try:
+        await connection.on_command(frames.parse_connect_request(request))
+    except FrameError:
+        connection.close(CloseCode.BAD_REQUEST)
+
+
+async def _events(register: Connections, connection: Connection, transport: SseTransport) -> AsyncIterator[str]:
+    try:
+        async for events in transport.body():
+            yield events
+    finally:
+        register.close(connection)

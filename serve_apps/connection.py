@@ -1,0 +1,229 @@
+"""One open client connection: performs what its session decides, on its transport.
+
+Decides nothing about the protocol (``session.py``) and nothing about order or bounds
+(``outbox.py``). Invariant: whichever way a connection ends, ``end`` runs once and leaves
+no follower, no held channel and no task behind.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from serve_apps import frames, gateway_metrics
+from serve_apps.codes import CloseCode
+from serve_apps.errors import FeedUnavailableError, FrameError, OutboxError
+from serve_apps.gateway_settings import GatewaySettings
+from serve_apps.hub_feed import HubFeed
+from serve_apps.outbox import Outbox
+from serve_apps.session import Attach, Close, Effect, Follow, Leave, ReadHistory, Refuse, Send, Session
+
+logger = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT_S = 5.0
+
+
+class Transport(Protocol):
+    """How lines reach a client: a WebSocket, or the body of an HTTP response."""
+
+    name: str
+    """Its label in the metrics."""
+
+    async def send(self, text: str) -> None:
+        """Hand one frame over; frames arrive in the order of the calls."""
+        ...
+
+    async def close(self, code: CloseCode) -> None:
+        """End the transport and tell the client why; a second call does nothing."""
+        ...
+
+
+class Connection:
+    """A session on its transport. Compared by identity: it is a follower in the feed's rings."""
+
+    def __init__(self, session: Session, transport: Transport, feed: HubFeed, settings: GatewaySettings) -> None:
+        self.session = session
+        self.transport = transport
+        self._feed = feed
+        self._max_inbound_bytes = settings.max_inbound_bytes
+        self._outbox = Outbox(settings, session.credit, unidirectional=session.unidirectional)
+        self._followed: set[str] = set()
+        self._writer: asyncio.Task[None] | None = None
+        self.closing: CloseCode | None = None
+        """Why the gateway ends it; None while it does not."""
+        self._ended = False
+        self.on_closed: Callable[[], None] = _nothing
+        """Called when the gateway has closed the transport: its handler need not wait long any more."""
+
+    async def on_text(self, text: str) -> None:
+        """Handle one incoming frame, command by command."""
+        if len(text) > self._max_inbound_bytes or len(text.encode()) > self._max_inbound_bytes:
+            await self._perform(self.session.on_close(CloseCode.MESSAGE_TOO_BIG))
+            return
+        try:
+            for command in frames.parse_frame(text):
+                if not self.session.takes_commands:
+                    return
+                await self.on_command(command)
+        except FrameError as error:
+            await self._perform(self.session.on_bad_frame(error))
+
+    async def on_command(self, command: frames.Command) -> None:
+        """Handle one command and whatever the hub must be asked for it."""
+        gateway_metrics.received.inc()
+        await self._perform(self.session.on_command(command, time.monotonic()))
+        if isinstance(command, frames.Pong) and self.session.round_trip_s is not None:
+            gateway_metrics.round_trip.observe(self.session.round_trip_s)
+
+    def on_tick(self, now_s: float) -> None:
+        """Do what is due by time; what is left waiting for credit is looked at again."""
+        self._perform_now(self.session.on_tick(now_s))
+        self.flush()
+
+    def close(self, code: CloseCode) -> None:
+        """End the connection after what is queued already."""
+        self._perform_now(self.session.on_close(code))
+        self.flush()
+
+    def mark(self, channel: str, rank: int) -> None:
+        """Note that a followed channel has something new (see ``hub_feed.Follower``)."""
+        self._outbox.mark(channel, rank)
+
+    def lose(self, channel: str) -> None:
+        """Learn that publications of a followed channel were lost (see ``hub_feed.Follower``)."""
+        self._perform_now(self.session.on_lost(channel))
+
+    def flush(self) -> None:
+        """Start writing unless that is under way."""
+        # A task only while there is something to write: ten thousand idle sockets need none.
+        if self._writer is None and not self._ended and (self.closing is not None or self._outbox.has_work):
+            self._writer = asyncio.create_task(self._write(), name="gateway-writer")
+
+    def end(self) -> None:
+        """Let go of everything; the transport is gone or about to go."""
+        if self._ended:
+            return
+        self._ended = True
+        self._leave_all()
+        self.session.on_close(CloseCode.CONNECTION_CLOSED)
+        if self._writer is not None and self._writer is not asyncio.current_task():
+            self._writer.cancel()
+        gateway_metrics.on_close(self.closing)
+
+    async def _perform(self, effects: Iterable[Effect]) -> None:
+        """Perform effects in order; what the hub is asked for comes back as further effects."""
+        for effect in effects:
+            match effect:
+                case Attach():
+                    await self._attach(effect)
+                case ReadHistory():
+                    await self._read_history(effect)
+                case _:
+                    self._perform_now([effect])
+        self.flush()
+
+    def _perform_now(self, effects: Iterable[Effect]) -> None:
+        """Perform effects that need nothing from the hub."""
+        for effect in effects:
+            match effect:
+                case Send(line):
+                    self._send(line)
+                case Refuse(command_id, code):
+                    gateway_metrics.on_command_error(code)
+                    self._send(frames.error_reply(command_id, code))
+                case Follow():
+                    self._follow(effect)
+                case Leave(channel):
+                    self._leave(channel)
+                case Close(code):
+                    self.closing = code
+                    self._leave_all()  # what has not been sent is recovered by the next connection
+                case Attach() | ReadHistory():
+                    raise RuntimeError(f"{type(effect).__name__} must be awaited")
+
+    async def _attach(self, attach: Attach) -> None:
+        try:
+            found = await self._feed.attach(attach.wanted)
+        except FeedUnavailableError as error:
+            logger.warning("a client waits for its channels: %s", error)
+            self._perform_now(self.session.on_attach_failed(attach))
+            return
+        effects = self.session.on_attached(attach, found, time.monotonic())
+        followed = {effect.channel for effect in effects if isinstance(effect, Follow)}
+        if self._ended:
+            followed.clear()
+            effects = []
+        self._perform_now(effects)
+        self._feed.release(channel for channel in attach.wanted if channel not in followed)
+
+    async def _read_history(self, effect: ReadHistory) -> None:
+        try:
+            position, items = await self._feed.history(effect.command)
+        except FeedUnavailableError:
+            self._perform_now(self.session.on_history_failed(effect.command))
+            return
+        self._perform_now(self.session.on_history(effect.command, position, items))
+
+    def _follow(self, effect: Follow) -> None:
+        ring = self._feed.follow(effect.channel, effect.position, self)
+        if ring is None:
+            self._perform_now(self.session.on_lost(effect.channel))
+        else:
+            self._followed.add(effect.channel)
+            self._outbox.follow(ring, effect.position.offset)
+
+    def _leave(self, channel: str) -> None:
+        self._followed.discard(channel)
+        self._outbox.leave(channel)
+        self._feed.leave(channel, self)
+
+    def _leave_all(self) -> None:
+        for channel in tuple(self._followed):
+            self._leave(channel)
+
+    def _send(self, line: bytes) -> None:
+        try:
+            self._outbox.add(line)
+        except OutboxError:
+            self._perform_now(self.session.on_close(CloseCode.SLOW))
+
+    async def _write(self) -> None:
+        try:
+            while not self._ended:
+                # Slow and broken sockets are not written to again, for who reads nothing takes nothing.
+                if self.closing in {CloseCode.SLOW, CloseCode.NO_PONG, CloseCode.WRITE_ERROR}:
+                    break
+                try:
+                    frame = self._outbox.next_frame(time.monotonic())
+                except OutboxError as error:
+                    logger.info("connection %s: %s", self.session.client_id, error)
+                    self._perform_now(self.session.on_close(CloseCode.SLOW))
+                    continue
+                if frame is None:
+                    break
+                await self.transport.send(frame.text)
+                gateway_metrics.on_frame(frame.num_bytes, frame.parts)
+            if self.closing is not None and not self._ended:
+                await self._close_transport(self.closing)
+        except OSError as error:
+            # The socket went while we wrote: its receive loop ends too, and cleans up.
+            logger.debug("connection %s: write failed: %s", self.session.client_id, error)
+            self.closing = self.closing or CloseCode.WRITE_ERROR
+            self.session.on_close(CloseCode.WRITE_ERROR)
+            self.on_closed()
+        finally:
+            self._writer = None
+
+    async def _close_transport(self, code: CloseCode) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self.transport.close(code)
+        except TimeoutError:
+            logger.info("connection %s did not take its close frame", self.session.client_id)
+        finally:
+            self.on_closed()
+
+
+def _nothing() -> None:
+    """Stand in until the transport's handler says what to do at the close."""

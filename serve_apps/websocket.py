@@ -1,0 +1,108 @@
+"""Client sockets: the ASGI side of a two-way connection, and its route.
+
+Decides nothing. Invariant: a handler that ends for any reason -- the client's close, a cut
+cable, Serve's cancellation -- takes its connection out of the register.
+"""
+
+import asyncio
+from typing import cast
+
+from fastapi import APIRouter, WebSocket
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocketDisconnect, WebSocketState
+
+from serve_apps.auth import Identity
+from serve_apps.authorisation import is_own_origin
+from serve_apps.codes import CloseCode
+from serve_apps.connection import Connection
+from serve_apps.connections import Connections
+from serve_apps.deps import deps_of
+from serve_apps.errors import AuthenticationError
+
+router = APIRouter()
+
+CLOSE_GRACE_S = 5.0
+"""Seconds the client gets to answer our close frame before its handler ends anyway."""
+JSON_SUBPROTOCOL = "centrifuge-json"
+
+
+@router.websocket("/connection/websocket")
+async def serve_client(websocket: WebSocket) -> None:
+    """Serve one client of the Centrifuge JSON protocol."""
+    offered = cast(list[str], websocket.scope.get("subprotocols", []))
+    # With only Protobuf on offer, JSON would be garbage to the client.
+    speaks_json = not offered or JSON_SUBPROTOCOL in offered or "centrifuge-protobuf" not in offered
+    await websocket.accept(subprotocol=JSON_SUBPROTOCOL if JSON_SUBPROTOCOL in offered else None)
+    register = connections_of(websocket)
+    connection = register.open(WebSocketTransport(websocket), cookie_identity=cookie_identity(websocket))
+    if not speaks_json:
+        connection.close(CloseCode.INAPPROPRIATE_PROTOCOL)
+    await receive_until_end(websocket, register, connection)
+
+
+class WebSocketTransport:
+    """A client's WebSocket, for writing."""
+
+    name = "websocket"
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+
+    async def send(self, text: str) -> None:
+        """Hand one text frame to the server; under Ray Serve this never waits.
+
+        Raises:
+            ConnectionResetError: the client is gone.
+        """
+        try:
+            await self._websocket.send({"type": "websocket.send", "text": text})
+        except (WebSocketDisconnect, RuntimeError) as error:
+            raise ConnectionResetError("the client is gone") from error
+
+    async def close(self, code: CloseCode) -> None:
+        """Send the close frame with its reason."""
+        if self._websocket.application_state is WebSocketState.DISCONNECTED:
+            return
+        try:
+            await self._websocket.close(int(code), code.reason)
+        except (WebSocketDisconnect, RuntimeError) as error:
+            raise ConnectionResetError("the client is gone") from error
+
+
+async def receive_until_end(
+    websocket: WebSocket, register: Connections, connection: Connection, *, ignore_text: bool = False
+) -> None:
+    """Hand the client's frames to its connection until one side ends it."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(None) as patience:
+            connection.on_closed = lambda: patience.reschedule(loop.time() + CLOSE_GRACE_S)
+            while True:
+                message = await websocket.receive()
+                if message["type"] == "websocket.disconnect":
+                    return
+                if not ignore_text:
+                    text = message.get("text")
+                    await connection.on_text(text if text is not None else message["bytes"].decode(errors="replace"))
+    except (WebSocketDisconnect, TimeoutError):
+        return  # gone without a close frame, or without an answer to ours
+    finally:
+        # No await here: HAProxy mode ends a handler by cancellation, and a cancelled one may not get further.
+        register.close(connection)
+
+
+def connections_of(websocket: HTTPConnection) -> Connections:
+    """Return the replica's register of connections."""
+    return cast(Connections, websocket.app.state.connections)
+
+
+def cookie_identity(websocket: HTTPConnection) -> Identity | None:
+    """Return the identity of the session cookie, if our own page opened the socket."""
+    auth = deps_of(websocket).auth
+    cookie = websocket.cookies.get(auth.cookie_name)
+    if cookie is None or not is_own_origin(websocket):
+        return None
+    try:
+        return auth.from_cookie(cookie)
+    except AuthenticationError:
+        return None

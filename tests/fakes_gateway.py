@@ -1,0 +1,119 @@
+"""Hand-written stand-ins around the gateway: a hub in this process, a transport that remembers.
+
+``LocalHub`` has ``HubClient``'s reading and publishing calls over the real ``Hub`` core, so
+that what is tested against it is the gateway and not a second idea of a hub.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cluster.clock import Clock, SystemClock
+from realtime.errors import HubUnavailableError
+from realtime.hub import Hub
+from realtime.publication import Draft, Priority, StreamPosition
+from realtime.replies import Cursor, HistoryReply, PollReply
+from realtime.settings import HubSettings
+from serve_apps.codes import CloseCode
+
+
+class LocalHub:
+    """A hub without Ray: lives on the test's event loop, answers when told to, may fail or be lost."""
+
+    def __init__(self, settings: HubSettings | None = None, clock: Clock | None = None) -> None:
+        self._settings = settings or HubSettings()
+        self._clock = clock or SystemClock()
+        self._news = asyncio.Event()
+        self.core = Hub(self._settings, self._clock)
+        self.is_away = False
+        self.before_answer: Callable[[str], Any] | None = None
+        """Awaited between reading and answering, with the operation's name: makes replies late."""
+
+    def restart(self) -> None:
+        """Lose everything, as a hub without a journal does."""
+        self.core = Hub(self._settings, self._clock)
+        self._wake()
+
+    async def publish(self, drafts: Sequence[Draft], timeout_s: float = 5.0) -> list[StreamPosition]:
+        self._check("publish", timeout_s)
+        positions = self.core.publish(drafts)
+        self._wake()
+        return positions
+
+    async def poll(self, cursor: Cursor | None, timeout_s: float = 25.0) -> PollReply:
+        self._check("poll", timeout_s)
+        reply = self.core.since(cursor, self.core.top)
+        while cursor is not None and not reply.publications and not reply.gap:
+            try:
+                await asyncio.wait_for(self._news.wait(), timeout_s)
+            except TimeoutError:
+                return reply
+            self._check("poll", timeout_s)
+            reply = self.core.since(cursor, self.core.top)
+        return await self._answer("poll", reply)
+
+    async def history(self, channel: str, since: StreamPosition | None, limit: int = 300) -> HistoryReply:
+        self._check("history", 5.0)
+        return await self._answer("history", self.core.history(channel, since, limit))
+
+    async def positions(self, channels: Sequence[str]) -> dict[str, StreamPosition]:
+        self._check("positions", 5.0)
+        return self.core.positions(channels)
+
+    def _check(self, operation: str, timeout_s: float) -> None:
+        if self.is_away:
+            raise HubUnavailableError(operation, timeout_s, "test")
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _answer(self, operation: str, reply: Any) -> Any:
+        if self.before_answer is not None:
+            await self.before_answer(operation)
+        return reply
+
+
+def draft(channel: str, value: Any, priority: Priority = Priority.NORMAL) -> Draft:
+    """A draft whose payload is ``value`` as JSON."""
+    return Draft(channel, json.dumps(value).encode(), priority)
+
+
+class FakeTransport:
+    """Remembers the lines it was given; can be told to take none."""
+
+    name = "websocket"
+
+    def __init__(self) -> None:
+        self.frames: list[str] = []
+        self.close_code: CloseCode | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self._news = asyncio.Event()
+
+    async def send(self, text: str) -> None:
+        await self.gate.wait()
+        self.frames.append(text)
+        self._news.set()
+
+    async def close(self, code: CloseCode) -> None:
+        self.close_code = code
+        self._news.set()
+
+    @property
+    def lines(self) -> list[Any]:
+        """Every line sent so far, decoded."""
+        return [json.loads(line) for frame in self.frames for line in frame.split("\n")]
+
+    def publications(self, channel: str) -> list[Any]:
+        """Publications pushed on one channel, without those inside replies."""
+        pushes = (line["push"] for line in self.lines if "push" in line)
+        return [push["pub"] for push in pushes if push["channel"] == channel and "pub" in push]
+
+    async def until(self, condition: Callable[["FakeTransport"], bool], timeout_s: float = 5.0) -> None:
+        """Wait until ``condition(self)`` holds."""
+        async with asyncio.timeout(timeout_s):
+            while not condition(self):
+                self._news.clear()
+                await self._news.wait()
