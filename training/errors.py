@@ -141,17 +141,12 @@ class WorkersDidNotStartError(TrainingError):
         return f"the worker group did not start in {self.timeout_s:.0f} s: {self.waits_for}"
 
 
-class ShadowedPackageError(TrainingError):
-    """A folder of the user's working directory hides one of our packages."""
+class WorkersFailedError(TrainingError):
+    """The workers of a run, or what steers them, failed for good."""
 
-    def __init__(self, package: str, found: str, expected: str) -> None:
-        super().__init__(package, found, expected)
-        self.package = package
-        self.found = found
-        self.expected = expected
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
     def __str__(self) -> str:
-        return (
-            f"package {self.package!r} is imported from {self.found}, not from {self.expected}: "
-            "rename that folder in your working directory, it hides Watchfloor's own"
-        )
+        return self.reason

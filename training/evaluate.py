@@ -17,12 +17,12 @@ from torch.nn import functional
 from training.models.forecaster import ResidualForecaster
 
 CHUNK = 4096
-TOLERANCE = 1.0
-"""A forecast counts as right when it is within one standard deviation of its window."""
+TOLERANCE = 0.5
+"""A forecast counts as right when it is within half a standard deviation of its window."""
 ERROR_LIMIT = 10.0
 """Larger errors count as this large: one fault in the held-out part must not decide the mean."""
 
-ACCURACY_KIND = "share of held-out readings forecast within one standard deviation of their window"
+ACCURACY_KIND = "share of held-out readings forecast within half a standard deviation of their window"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,208 @@
+"""One run from its row to its end, in the process that drives it.
+
+The driver waits for its lease, freezes the data set and hands over to Ray Train; the
+worker of rank 0 does the rest and ends the run itself when the model is live. What is
+left here is everything that may go wrong around it. Invariants: a run that this driver
+took on has ended when ``drive`` returns, whatever happened; and a waiting driver holds no
+CPU of the cluster.
+"""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from cluster import metrics, names
+from cluster.errors import ClusterError, RunStateError, ServiceUnavailableError
+from cluster.metrics_client import start_metrics_pusher
+from cluster.run_queue_client import RunQueueClient
+from cluster.runs import Lease, Run, RunRequest, RunState
+from cluster.settings import Settings, load_section
+from training.datasets import read_dataset, save_snapshot, split_windows
+from training.errors import UnknownModelTypeError
+from training.settings import PRESETS, TrainSettings, with_hyperparameters
+from training.storage import Storage
+from training.terminal import Display, Watching
+
+logger = logging.getLogger(__name__)
+
+TASK = "train_model"
+MODEL_TYPES = ("anomaly_detector",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOrder:
+    """What somebody wants trained; the arguments of ``train_model``."""
+
+    dataset_id: str
+    model_type: str = "anomaly_detector"
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = ""
+    """A function of ``training.settings``; empty: the floor's defaults."""
+    user_id: str = ""
+    tenant: str | None = None
+
+    def settings(self) -> TrainSettings:
+        """Return the settings of the run.
+
+        Raises:
+            UnknownModelTypeError, HyperparameterError: the order cannot be carried out; the text says why.
+        """
+        if self.model_type not in MODEL_TYPES:
+            raise UnknownModelTypeError(self.model_type, MODEL_TYPES)
+        if self.preset and self.preset not in PRESETS:
+            raise UnknownModelTypeError(self.preset, tuple(PRESETS))
+        base = PRESETS[self.preset]() if self.preset else load_section(TrainSettings)
+        return with_hyperparameters(base, self.hyperparameters)
+
+    def to_request(self, request_id: str | None = None) -> RunRequest:
+        """Return the order as the run queue takes it.
+
+        Raises:
+            UnknownModelTypeError, HyperparameterError: see ``settings``; nothing wrong gets into the queue.
+        """
+        settings = self.settings()
+        workers = float(max(1, settings.num_workers))
+        return RunRequest(
+            task=TASK,
+            arguments={
+                "dataset_id": self.dataset_id,
+                "model_type": self.model_type,
+                "hyperparameters": dict(self.hyperparameters),
+                "preset": self.preset,
+            },
+            user_id=self.user_id,
+            tenant=self.tenant,
+            resources={"CPU": workers, "GPU": workers} if settings.accelerator == "gpu" else {"CPU": workers},
+            request_id=request_id,
+        )
+
+    @classmethod
+    def of(cls, run: Run) -> "TrainingOrder":
+        """Return what the row of a run asks for."""
+        return cls(
+            dataset_id=run.dataset_id or "telemetry",
+            model_type=run.model_type or MODEL_TYPES[0],
+            hyperparameters=run.arguments.get("hyperparameters") or {},
+            preset=run.arguments.get("preset") or "",
+            user_id=run.user_id,
+            tenant=run.tenant,
+        )
+
+
+def connect_ray() -> None:
+    """Join the floor's Ray, as driver.
+
+    Raises:
+        ServiceUnavailableError: no address is known, or nothing answers there.
+    """
+    address = Settings.load().ray_address
+    if not address:
+        raise ServiceUnavailableError(
+            "Ray", "(no address)", 'RAY_ADDRESS is not set; run eval "$(watchfloor env)" first'
+        )
+    try:
+        ray.init(address=address, namespace=names.NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ServiceUnavailableError("Ray", address, reason) from error
+
+
+def drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
+    """Carry out ``run`` in this process, which must be the main thread of its job.
+
+    Returns:
+        The run as it ended.
+    """
+    start_metrics_pusher("training-driver")
+    with _stoppable():
+        # A second or two of imports, made while the queue decides.
+        threading.Thread(target=_import_trainer, name="imports", daemon=True).start()
+        try:
+            return _drive(queue, run, display)
+        except (KeyboardInterrupt, SystemExit):
+            return queue.finish(run.id, RunState.CANCELLED, "its job was stopped")
+        except RunStateError:
+            return queue.get(run.id)  # it ended while it waited
+        except Exception as error:
+            # Whatever it was, somebody looks at a bar that would otherwise hang.
+            if not isinstance(error, ClusterError):
+                logger.exception("run %s failed", run.id)
+            return queue.finish(run.id, RunState.FAILED, _reason(error))
+        finally:
+            display.close()
+
+
+def _drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
+    order = TrainingOrder.of(run)
+    settings = order.settings()
+    display.note(f"run {run.id}: {order.model_type} on {order.dataset_id}")
+    lease = queue.wait_for_lease(run.id, on_wait=lambda waiting: display.note(_waiting(waiting)))
+    began_s = time.monotonic()
+    storage = Storage(Settings.load().storage_url)
+    dataset = read_dataset(order.dataset_id, storage.url, settings.history_s, time.time())
+    split_windows(dataset, settings)  # too little data is said now, not after ten seconds of starting workers
+    save_snapshot(dataset, storage)
+
+    from training import trainer  # torch and Ray Train: only a driver that has its lease waits for them
+    from training.train_fn import TrainTask
+
+    task = TrainTask(
+        run_id=run.id,
+        user_id=order.user_id,
+        task_name=f"train {order.model_type}",
+        dataset_digest=dataset.digest,
+        storage_url=storage.url,
+        settings=settings,
+        soft_deadline_s=lease.soft_deadline,
+        promotes=True,
+    )
+    with Watching(queue, run.id, display):
+        outcome = trainer.train(task, ray.cluster_resources())  # type: ignore[no-untyped-call]
+    ended = queue.finish(run.id, RunState(outcome["state"]), outcome["reason"], outcome["result"])
+    if ended.state is RunState.SUCCEEDED:
+        metrics.ml_model_trained.labels(order.model_type).inc()
+        metrics.ml_training_duration.labels(order.model_type).observe(time.monotonic() - began_s)
+    return ended
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn SIGTERM (``ray job stop``) and SIGINT into KeyboardInterrupt in the main thread.
+
+    Ray's blocking calls give way to KeyboardInterrupt and to nothing else that a handler
+    may raise. A second signal changes nothing: the first one is being answered, and the
+    job's own grace period ends in SIGKILL.
+    """
+    stopping = threading.Event()
+
+    def stop(_number: int, _frame: object) -> None:
+        if not stopping.is_set():
+            stopping.set()
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _import_trainer() -> None:
+    import training.trainer  # noqa: F401
+
+
+def _waiting(lease: Lease) -> str:
+    return f"place {lease.place} in the lane, waits for {lease.waits_for or 'its turn'}"
+
+
+def _reason(error: Exception) -> str:
+    text = next((line for line in str(error).splitlines() if line.strip()), "")
+    return text if isinstance(error, ClusterError) else f"{type(error).__name__}: {text}"

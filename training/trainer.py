@@ -1,0 +1,151 @@
+"""A training as Ray Train runs it: resources, limits, storage, and why it failed.
+
+Knows Ray's driver side only; the run queue and the terminal are ``run.py``'s.
+Invariants: a worker group carries the lane's token (1/N per worker) while the driver
+carries nothing; a group that cannot start makes ``fit`` raise instead of trying for ever.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2.torch.torch_trainer import TorchTrainer  # what ray.train.torch gives, with its types
+
+from cluster.lanes import get_route
+from training.errors import HyperparameterError, TrainingError, WorkersDidNotStartError, WorkersFailedError
+from training.settings import TrainSettings
+from training.train_fn import TrainTask, train_anomaly_detector
+
+TASK = "train_model"
+START_TIMEOUT_S = 60.0
+"""A worker group that has not started by then fails the run."""
+
+ENVIRONMENT = {
+    # ``report`` returns at the controller's next poll: 2 s by default, for every checkpoint.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{START_TIMEOUT_S:g}",
+    # Without it, ranks that wait for a lost one wait for ever.
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "300",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+RUNS_FOLDER = "runs"
+CHECKPOINTS_KEPT = 2
+
+
+class LaneTrainer(TorchTrainer):
+    """A ``TorchTrainer`` for a driver that lives as long as its run and no longer."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        # Ray starts a detached actor that frees the workers' placement group should the controller
+        # die alone. Ours dies with the driver, and Ray frees a dead driver's groups itself; the
+        # actor only costs a process, two seconds before the first step and up to twelve at the end.
+        return [
+            callback
+            for callback in super()._create_default_callbacks()
+            if not isinstance(callback, PlacementGroupCleanerCallback)
+        ]
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        # The driver has handlers of its own, which also end the run's row; see ``run.py``.
+        del controller
+
+
+def train(task: TrainTask, cluster_resources: Mapping[str, float]) -> dict[str, Any]:
+    """Train on a worker group of its own and return what rank 0 returned.
+
+    Raises:
+        WorkersDidNotStartError: the worker group could not be started in time.
+        WorkersFailedError: the workers or Ray's controller failed for good.
+        HyperparameterError: GPUs were asked for that the cluster does not have.
+    """
+    trainer = build_trainer(task, cluster_resources)
+    try:
+        result: Any = trainer.fit()
+    except TrainingFailedError as error:
+        raise explain(error) from error
+    outcome: dict[str, Any] = result.return_value
+    return outcome
+
+
+def build_trainer(task: TrainTask, cluster_resources: Mapping[str, float]) -> TorchTrainer:
+    """Return the trainer of one run.
+
+    Args:
+        task: what the workers are told.
+        cluster_resources: what the whole cluster has, as ``ray.cluster_resources()``.
+
+    Raises:
+        HyperparameterError: GPUs were asked for that the cluster does not have.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    settings = task.settings
+    if settings.num_workers <= 1:
+        # One worker has no collective that a preemption could leave hanging; one process less.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    return LaneTrainer(
+        train_anomaly_detector,
+        train_loop_config=task.to_config(),
+        scaling_config=scaling(settings, cluster_resources),
+        run_config=RunConfig(
+            name=task.run_id or "local",
+            storage_path=f"{task.storage_url.rstrip('/')}/{RUNS_FOLDER}",
+            # A controller that cannot get its workers would otherwise ask again without end.
+            failure_config=FailureConfig(max_failures=settings.max_failures, controller_failure_limit=0),
+            checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
+        ),
+    )
+
+
+def scaling(settings: TrainSettings, cluster_resources: Mapping[str, float]) -> ScalingConfig:
+    """Return how many workers on what: GPUs where there are enough, else CPUs.
+
+    Raises:
+        HyperparameterError: GPUs were asked for that the cluster does not have.
+    """
+    workers = settings.num_workers
+    if workers == 0:
+        return ScalingConfig(num_workers=0)
+    has_gpus = cluster_resources.get("GPU", 0.0) >= workers
+    if settings.accelerator == "gpu" and not has_gpus:
+        there = cluster_resources.get("GPU", 0.0)
+        raise HyperparameterError("accelerator", "gpu", f"{workers} GPUs needed, the cluster has {there:g}")
+    # Rounded down to Ray's smallest unit: three times a third must not exceed the lane's one token.
+    token = math.floor(10_000 / workers) / 10_000
+    return ScalingConfig(
+        num_workers=workers,
+        use_gpu=has_gpus and settings.accelerator != "cpu",
+        resources_per_worker={"CPU": 1, get_route(TASK).lane: token},
+    )
+
+
+def explain(error: TrainingFailedError) -> TrainingError:
+    """Return why ``fit`` failed, in the words of whoever knows."""
+    if isinstance(error, ControllerError):
+        failure = error.controller_failure
+        if isinstance(failure, WorkerGroupStartupTimeoutError | WorkerGroupStartupFailedError):
+            return WorkersDidNotStartError(START_TIMEOUT_S, missing_resources())
+        return WorkersFailedError(_first_line(failure))
+    if isinstance(error, WorkerGroupError):
+        rank, failure = min(error.worker_failures.items())
+        cause = getattr(failure, "_base_exc", failure)
+        return WorkersFailedError(f"worker {rank}: {type(cause).__name__}: {_first_line(cause)}")
+    return WorkersFailedError(_first_line(error))
+
+
+def missing_resources() -> str:
+    """Return what of the cluster is free, for a group that waits for more."""
+    total, free = ray.cluster_resources(), ray.available_resources()  # type: ignore[no-untyped-call]
+    lane = get_route(TASK).lane
+    parts = [f"{free.get(name, 0.0):g} of {total[name]:g} {name}" for name in ("CPU", "GPU", lane) if name in total]
+    return "free are " + ", ".join(parts)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
