@@ -42,6 +42,9 @@ class HubClient:
         self._batches = itertools.count()
         self._looking_up: asyncio.Task[None] | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return HubClient, (self._handle,)
+
     @classmethod
     def connect(cls) -> "HubClient":
         """Return a client of the running hub. Blocks; call it from a thread if a loop runs.

@@ -1,0 +1,123 @@
+"""Ray shell of the hub: turns calls into ``HubService`` operations, decides nothing.
+
+One named, detached, asynchronous actor per floor. Invariant: it serves only after its
+journal has been loaded, at the first start and after every restart.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster import actors, names
+from cluster.settings import Settings, load_section
+from realtime import wire
+from realtime.behind_marker import BehindMarker
+from realtime.hub_client import HubClient
+from realtime.hub_metrics import HubMetrics
+from realtime.hub_service import HubService
+from realtime.journal_redis import RedisJournal
+from realtime.publication import StreamPosition
+from realtime.replies import Cursor, HubStats
+from realtime.settings import HubSettings
+
+logger = logging.getLogger(__name__)
+
+METRICS_INTERVAL_S = 1.0
+
+
+class HubActor:
+    """The floor's hub. Methods take and return the plain values of ``realtime.wire``."""
+
+    def __init__(self, settings: HubSettings, redis_url: str, state_dir: str) -> None:
+        self._settings = settings
+        self._redis_url = redis_url
+        self._state_dir = Path(state_dir)
+        # Made by the first call: a constructor of an async actor has no loop yet.
+        self._starting: asyncio.Task[HubService] | None = None
+        self._service: HubService | None = None
+
+    async def ready(self) -> None:
+        """Return when the hub serves."""
+        await self._started()
+
+    async def publish(self, batch: str, drafts: Sequence[wire.WireDraft]) -> list[wire.WirePosition]:
+        """See ``HubService.publish``."""
+        service = self._service or await self._started()
+        return [wire.write_position(position) for position in await service.publish(wire.read_drafts(drafts), batch)]
+
+    async def poll(self, cursor: wire.WirePosition | None, timeout_s: float) -> wire.WirePoll:
+        """See ``HubService.poll``."""
+        service = self._service or await self._started()
+        return wire.write_poll(await service.poll(None if cursor is None else Cursor(*cursor), timeout_s))
+
+    async def history(self, channel: str, since: wire.WirePosition | None, limit: int) -> wire.WireHistory:
+        """See ``HubService.history``."""
+        service = self._service or await self._started()
+        position = None if since is None else StreamPosition(*since)
+        return wire.write_history(service.history(channel, position, limit))
+
+    async def positions(self, channels: Sequence[str]) -> dict[str, wire.WirePosition]:
+        """See ``HubService.positions``."""
+        service = self._service or await self._started()
+        return {channel: wire.write_position(found) for channel, found in service.positions(channels).items()}
+
+    async def stats(self) -> HubStats:
+        """See ``HubService.stats``."""
+        service = self._service or await self._started()
+        return service.stats()
+
+    async def _started(self) -> HubService:
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start(), name="hub-start")
+        try:
+            return await asyncio.shield(self._starting)
+        except Exception:
+            # Whoever waited hears of it; the next call tries again.
+            self._starting = None
+            raise
+
+    async def _start(self) -> HubService:
+        await asyncio.to_thread(actors.configure_process, "hub")
+        settings = self._settings
+        owner = socket.gethostname()
+        journal = RedisJournal(self._redis_url, owner, settings.journal_timeout_s) if self._redis_url else None
+        service = HubService(settings, journal, BehindMarker(self._state_dir), owner)
+        await service.start()
+        self._watching = [
+            asyncio.create_task(_export_forever(service), name="hub-metrics"),
+            asyncio.create_task(_die_when_fenced(service), name="hub-fence"),
+        ]
+        logger.info("hub serves: epoch=%s journal=%s", service.stats().epoch, service.stats().journal)
+        self._service = service
+        return service
+
+
+def get_or_create_hub(settings: Settings) -> HubClient:
+    """Return a client of the floor's one hub, starting it when nobody has; blocks until it serves.
+
+    Raises:
+        ServiceUnavailableError: it did not start in time.
+        SettingsError: a setting of the hub cannot be used.
+    """
+    state_dir = str(Path(settings.data_dir).absolute() / "hub")
+    handle = actors.get_or_create(
+        HubActor, load_section(HubSettings), settings.redis_url, state_dir, name=names.HUB, max_concurrency=2_000
+    )
+    return HubClient(handle)
+
+
+async def _export_forever(service: HubService) -> None:
+    exported = HubMetrics()
+    while True:
+        exported.update(service.stats())
+        await asyncio.sleep(METRICS_INTERVAL_S)
+
+
+async def _die_when_fenced(service: HubService) -> None:
+    await service.is_fenced.wait()
+    # No way out of an async actor from a background task but this one; Ray starts the
+    # next life of the actor, which loads the journal.
+    os._exit(1)

@@ -1,0 +1,56 @@
+"""Prometheus metrics of the hub, brought up to date from its plain counters.
+
+The hub itself counts in integers: a labelled Prometheus counter costs more than an append.
+"""
+
+from collections import Counter as Tally
+
+from prometheus_client import Counter, Gauge
+
+from cluster.metrics import REGISTRY
+from realtime.replies import HubStats
+
+publications = Counter(
+    "watchfloor_hub_publications", "Publications that the hub appended.", ["kind", "priority"], registry=REGISTRY
+)
+duplicates = Counter(
+    "watchfloor_hub_duplicates", "Drafts not published again because their key was known.", registry=REGISTRY
+)
+coalesced = Counter(
+    "watchfloor_hub_coalesced", "Publications replaced by a newer one of their coalesce key.", registry=REGISTRY
+)
+channels_evicted = Counter(
+    "watchfloor_hub_channels_evicted", "Channels forgotten because there were too many.", registry=REGISTRY
+)
+channels = Gauge("watchfloor_hub_channels", "Channels that the hub knows.", registry=REGISTRY)
+history_bytes = Gauge("watchfloor_hub_history_bytes", "Payload in all histories.", registry=REGISTRY)
+pollers = Gauge("watchfloor_hub_pollers", "Readers that wait for news.", registry=REGISTRY)
+journal_up = Gauge("watchfloor_hub_journal_up", "1 while the journal takes what is published.", registry=REGISTRY)
+journal_lag = Gauge("watchfloor_hub_journal_lag", "Publications not yet in the journal.", registry=REGISTRY)
+
+
+class HubMetrics:
+    """Turns totals into increments of the process's metrics."""
+
+    def __init__(self) -> None:
+        self._publications: Tally[tuple[str, str]] = Tally()
+        self._totals: Tally[Counter] = Tally()
+
+    def update(self, stats: HubStats) -> None:
+        """Bring the metrics to ``stats``."""
+        for label, total in stats.publications_by_class.items():
+            kind, priority = label
+            publications.labels(kind=kind, priority=priority).inc(total - self._publications[label])
+            self._publications[label] = total
+        self._advance(duplicates, stats.duplicates_total)
+        self._advance(coalesced, stats.coalesced_total)
+        self._advance(channels_evicted, stats.channels_evicted_total)
+        channels.set(stats.channels)
+        history_bytes.set(stats.history_bytes)
+        pollers.set(stats.pollers)
+        journal_up.set(1 if stats.journal_ok else 0)
+        journal_lag.set(stats.journal_lag)
+
+    def _advance(self, counter: Counter, total: int) -> None:
+        counter.inc(total - self._totals[counter])
+        self._totals[counter] = total

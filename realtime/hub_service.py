@@ -1,0 +1,285 @@
+"""The hub in an event loop: waiting readers, the journal's writer, and what happens when it is away.
+
+Knows no Ray. Invariants, while the journal answers: a publish returns only when its
+publications are in the journal, and readers get nothing that was not handed to the
+journal's connection before -- so a hub that is killed has lost nothing that it confirmed,
+and next to nothing that it showed. While it does not: everything goes on from memory, and
+the marker says so to the next hub.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import deque
+from collections.abc import Coroutine, Sequence
+
+from cluster.clock import Clock, SystemClock
+from realtime.behind_marker import BehindMarker
+from realtime.errors import FencedError, JournalLostError, JournalUnavailableError, RealtimeError
+from realtime.hub import Hub
+from realtime.journal import Journal, JournalRecord, JournalState
+from realtime.publication import Draft, StreamPosition
+from realtime.replies import Cursor, HistoryReply, HubStats, JournalHealth, PollReply
+from realtime.settings import HubSettings
+
+logger = logging.getLogger(__name__)
+
+SWEEP_INTERVAL_S = 1.0
+REWRITE_TIMEOUT_S = 60.0
+RECORD_ENTRIES = 512
+RECORD_BYTES = 65_536
+
+
+class HubService:
+    """One hub, its readers and its journal. All methods run on one event loop."""
+
+    def __init__(
+        self,
+        settings: HubSettings,
+        journal: Journal | None,
+        marker: BehindMarker,
+        owner: str,
+        clock: Clock | None = None,
+    ) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._marker = marker
+        self._owner = owner
+        self._clock = clock or SystemClock()
+        self._started_at_s = self._clock.time_s()
+        self._hub = Hub(settings, self._clock)
+        self._health = JournalHealth.NONE if journal is None else JournalHealth.AWAY
+        self._shown = self._hub.top
+        self._news = asyncio.Event()  # something waits for the writer
+        self._shown_more = asyncio.Event()  # replaced each time it is set
+        self._confirmations: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._pollers = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._health_lock = asyncio.Lock()  # held across the marker's file and the change it stands for
+        self.is_fenced = asyncio.Event()
+        """Set when a younger hub has taken the journal over: this one must end."""
+
+    async def start(self) -> None:
+        """Load the journal and begin to serve."""
+        if self._journal is not None:
+            await self._begin_with(self._journal)
+        self._spawn(self._write_forever(), "hub-writer")
+        self._spawn(self._sweep_forever(), "hub-sweeper")
+
+    async def close(self) -> None:
+        """Stop; what the journal does not know yet is offered to it once more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._journal is not None:
+            if self._health is JournalHealth.OK:
+                with contextlib.suppress(RealtimeError, TimeoutError):
+                    await self._write_news(self._journal)
+            await self._journal.close()
+
+    async def publish(self, drafts: Sequence[Draft], batch: str = "") -> list[StreamPosition]:
+        """Append ``drafts``; returns when they are in the journal, or the journal is away."""
+        # No await before the append: batches of one caller keep their order.
+        positions = self._hub.publish(drafts, batch)
+        self._news.set()
+        if self._health is JournalHealth.OK:
+            await self._confirmed(self._hub.top)
+        return positions
+
+    async def poll(self, cursor: Cursor | None, timeout_s: float) -> PollReply:
+        """Return what came after ``cursor``, waiting for it up to ``timeout_s``."""
+        reply = self._hub.since(cursor, self._shown)
+        if cursor is None or reply.publications or reply.gap:
+            return reply
+        # A random part less, so that readers that began together do not poll together.
+        wait_s = min(timeout_s, self._settings.poll_timeout_s) * random.uniform(0.8, 1.0)  # noqa: S311
+        self._pollers += 1
+        try:
+            await asyncio.wait_for(self._shown_more.wait(), wait_s)
+        except TimeoutError:
+            return reply
+        finally:
+            self._pollers -= 1
+        return self._hub.since(reply.cursor, self._shown)
+
+    def history(self, channel: str, since: StreamPosition | None, limit: int) -> HistoryReply:
+        """See ``Hub.history``."""
+        reply = self._hub.history(channel, since, limit)
+        self._news.set()  # a channel that came into being has a mark to journal
+        return reply
+
+    def positions(self, channels: Sequence[str]) -> dict[str, StreamPosition]:
+        """See ``Hub.positions``."""
+        found = self._hub.positions(channels)
+        self._news.set()
+        return found
+
+    def stats(self) -> HubStats:
+        """Return figures; cheap."""
+        hub = self._hub
+        return HubStats(
+            epoch=hub.epoch,
+            started_at_s=self._started_at_s,
+            channels=hub.num_channels,
+            publications_total=sum(hub.publications.values()),
+            duplicates_total=hub.duplicates_total,
+            coalesced_total=hub.coalesced_total,
+            channels_evicted_total=hub.channels_evicted_total,
+            history_bytes=hub.history_bytes,
+            log_size=hub.log_size,
+            pollers=self._pollers,
+            journal=self._health,
+            journal_lag=0 if self._journal is None else hub.journal_lag,
+            publications_by_class=dict(hub.publications),
+        )
+
+    # -- writing -----------------------------------------------------------------------
+
+    async def _write_forever(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if self._journal is None or self._health is not JournalHealth.OK:
+                self._show(self._hub.top)
+                continue
+            try:
+                await self._write_news(self._journal)
+            except (JournalUnavailableError, JournalLostError, TimeoutError) as error:
+                await self._lose_journal(self._journal, str(error) or "no answer in time")
+            except FencedError as error:
+                await self._end(error)
+
+    async def _write_news(self, journal: Journal) -> None:
+        while not self._hub.has_outrun_journal:
+            record = self._hub.next_record(RECORD_ENTRIES, RECORD_BYTES)
+            if record is None:
+                return
+            writing = asyncio.create_task(journal.append(record), name="hub-journal")
+            # One turn of the loop takes the record to the socket. Only then do readers get
+            # it: a killed process has then told the journal whatever its readers saw.
+            await asyncio.sleep(0)
+            self._show(record.log_mark.top)
+            await asyncio.wait_for(writing, 2 * self._settings.journal_timeout_s)
+            self._confirm([record])
+        raise JournalUnavailableError("append", "publications left the log before it took them")
+
+    async def _confirmed(self, seq: int) -> None:
+        if self._hub.journalled_seq >= seq:
+            return
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._confirmations.append((seq, waiting))
+        await waiting
+
+    def _confirm(self, records: Sequence[JournalRecord]) -> None:
+        for record in records:
+            self._hub.confirm(record)
+        self._release_publishers(self._hub.journalled_seq)
+
+    def _release_publishers(self, seq: int) -> None:
+        while self._confirmations and self._confirmations[0][0] <= seq:
+            _, waiting = self._confirmations.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def _show(self, seq: int) -> None:
+        if seq > self._shown:
+            self._shown = seq
+            self._shown_more.set()
+            self._shown_more = asyncio.Event()
+
+    # -- the journal comes and goes ----------------------------------------------------
+
+    async def _begin_with(self, journal: Journal) -> None:
+        try:
+            state = await journal.open()
+            if state is not None and await self._is_trusted(state):
+                self._hub.resume(state)
+                self._shown = self._hub.top
+            await self._rewrite(journal)
+        except (JournalUnavailableError, TimeoutError) as error:
+            # What was loaded cannot be continued unless its new reservations are stored.
+            self._hub = Hub(self._settings, self._clock)
+            self._shown = self._hub.top
+            await self._go_on_without(journal, str(error) or "no answer in time")
+
+    async def _is_trusted(self, state: JournalState) -> bool:
+        if state.owner != self._owner:
+            # The marker of that machine cannot be seen from here.
+            logger.warning("the journal is of machine %s: a new epoch begins", state.owner)
+            return False
+        if await asyncio.to_thread(self._marker.is_set):
+            logger.warning("the last hub went on without its journal: a new epoch begins")
+            return False
+        return True
+
+    async def _lose_journal(self, journal: Journal, reason: str) -> None:
+        if self._health is JournalHealth.OK:
+            # Readers do not wait for the marker, publishers do: what they are told next
+            # would be a lie to a hub that trusted the journal.
+            self._show(self._hub.top)
+            await self._go_on_without(journal, reason)
+
+    async def _go_on_without(self, journal: Journal, reason: str) -> None:
+        async with self._health_lock:
+            try:
+                await asyncio.to_thread(self._marker.set)
+            except OSError:
+                logger.exception("the marker cannot be written; a hub restarted now would trust its journal")
+            self._health = JournalHealth.AWAY
+        logger.warning("journal away, broadcasting goes on from memory: %s", reason)
+        self._release_publishers(self._hub.top)
+        self._show(self._hub.top)
+        self._spawn(self._regain_journal(journal), "hub-regain-journal")
+
+    async def _regain_journal(self, journal: Journal) -> None:
+        while self._health is JournalHealth.AWAY:
+            await asyncio.sleep(self._settings.journal_retry_s * random.uniform(0.5, 1.5))  # noqa: S311
+            try:
+                await self._rewrite(journal)
+            except (JournalUnavailableError, TimeoutError) as error:
+                logger.debug("journal still away: %s", error)
+            except FencedError as error:
+                await self._end(error)
+                return
+        logger.info("journal is back and holds everything again")
+
+    async def _rewrite(self, journal: Journal) -> None:
+        records = self._hub.snapshot()
+        async with asyncio.timeout(REWRITE_TIMEOUT_S):
+            await journal.rewrite(records)
+        self._confirm(records)
+        # From here on publishers wait for the journal again. What was confirmed without it
+        # meanwhile still has to follow before the marker may go.
+        self._health = JournalHealth.OK
+        promised = self._hub.top
+        self._news.set()
+        await self._confirmed(promised)
+        async with self._health_lock:
+            if self._health is JournalHealth.OK:
+                await asyncio.to_thread(self._marker.clear)
+
+    async def _end(self, error: FencedError) -> None:
+        logger.error("hub ends: %s", error)
+        self.is_fenced.set()
+        await asyncio.Event().wait()
+
+    # -- housekeeping ------------------------------------------------------------------
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+            self._hub.sweep()
+            self._news.set()
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # Only a bug gets here. A hub without its writer would hang silently.
+            logger.error("task %s of the hub failed", task.get_name(), exc_info=task.exception())
+            self.is_fenced.set()
