@@ -1,14 +1,16 @@
 """The environment in which a floor's processes run, and the part of it that people get.
 
-Reads nothing and starts nothing. Invariant: every process of a floor sees resolved URLs by
+Starts nothing. Invariant: every process of a floor sees resolved URLs by
 ``Settings.load()``, carries the floor's mark, and finds our Python first on PATH.
 """
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.ports import LOOPBACK
 from cluster.process import MARK
 from cluster.settings import Settings
 
@@ -75,6 +77,8 @@ def settings_env(settings: Settings, urls: ServiceUrls, *, data_dir: Path, http_
     }
     if settings.secret_file:
         env["WATCHFLOOR_SECRET_FILE"] = str(Path(settings.secret_file).resolve())
+    if config := os.environ.get("WATCHFLOOR_CONFIG"):
+        env["WATCHFLOOR_CONFIG"] = str(Path(config).resolve())
     return env
 
 
@@ -85,6 +89,9 @@ def user_env(urls: ServiceUrls, ray_token: Path) -> dict[str, str]:
         "RAY_AUTH_MODE": AUTH_MODE,
         "RAY_AUTH_TOKEN_PATH": str(ray_token),
     }
+    if urls.ray.startswith(LOOPBACK):
+        # A driver finds its node by address; see ray_head.py for what this switch does.
+        env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     if urls.dashboard:
         env["RAY_API_SERVER_ADDRESS"] = urls.dashboard
     return env

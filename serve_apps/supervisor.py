@@ -144,10 +144,10 @@ class Supervisor:
             failed = self.record.phase == "failed"
             if not failed:
                 self._set_phase("stopping")
-            self.stop()
-            if not failed:
-                self._set_phase("stopped")
                 on_change(self.record)
+            self.stop()
+            self._set_phase("failed" if failed else "stopped")
+            on_change(self.record)
 
     def step(self) -> None:
         """Look once at every part."""

@@ -3,6 +3,7 @@
 Ray reads its authentication settings at import, so they are set before anything else is.
 """
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -18,12 +19,48 @@ for _name in ("MQTT_URL", "REDIS_URL", "DATABASE_URL", "STORAGE_URL", "RAY_ADDRE
 for _name in [name for name in os.environ if name.startswith("WATCHFLOOR_")]:
     del os.environ[_name]
 
+import shutil  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 
 from cluster.embedded import Credentials, EmbeddedService, EmbeddedSettings, mqtt_service, redis_service  # noqa: E402
 from cluster.ports import free_port  # noqa: E402
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+LEFT_OUT_WITHOUT: dict[str, tuple[object, str]] = {
+    "browser": (CHROMIUM, "Chromium is not installed; Debian: apt-get install chromium"),
+    "mosquitto": (MOSQUITTO, "mosquitto is not installed; Debian: apt-get install mosquitto"),
+    "gpu": (shutil.which("nvidia-smi"), "there is no accelerator here"),
+}
+"""Marker -> whether what it needs is there, and how to get it."""
+
+_left_out: dict[str, int] = {}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, by name and aloud, what this machine cannot run."""
+    kept, gone = [], []
+    for item in items:
+        missing = [name for name, (has, _) in LEFT_OUT_WITHOUT.items() if not has and item.get_closest_marker(name)]
+        (gone if missing else kept).append(item)
+        for name in missing:
+            _left_out[name] = _left_out.get(name, 0) + 1
+    if gone:
+        config.hook.pytest_deselected(items=gone)
+        items[:] = kept
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name, count in sorted(_left_out.items()):
+        terminalreporter.write_line(f"left out: {count} {name} tests: {LEFT_OUT_WITHOUT[name][1]}")
+
 
 ServiceMaker = Callable[[Path, int, Credentials, EmbeddedSettings], EmbeddedService]
 
@@ -64,3 +101,68 @@ def redis_url(redis_server: str) -> str:
 def mqtt_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a real MQTT 3.1.1 broker for the whole session; use topics and client ids of your own."""
     yield from _running(mqtt_service, tmp_path_factory.mktemp("mqtt"))
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """A whole running floor, as ``watchfloor up`` starts it."""
+
+    url: str
+    data_dir: Path
+
+    def cli(self, *arguments: str, timeout_s: float = 60.0) -> "subprocess.CompletedProcess[str]":
+        """Run the ``watchfloor`` command against this floor."""
+        return watchfloor(self.data_dir, *arguments, timeout_s=timeout_s)
+
+    def token(self, user: str = "local", role: str = "admin", tenant: str | None = None) -> str:
+        """Return a signed token."""
+        more = ("--tenant", tenant) if tenant else ()
+        return self._said("token", "--user", user, "--role", role, *more)
+
+    def signin_url(self) -> str:
+        """Return a sign-in link that works once."""
+        return self._said("token", "--link")
+
+    def status(self) -> dict[str, Any]:
+        """Return what ``watchfloor status --json`` says."""
+        content: dict[str, Any] = json.loads(self._said("status", "--json"))
+        return content
+
+    def env(self) -> dict[str, str]:
+        """Return the environment that ``eval "$(watchfloor env)"`` gives a shell."""
+        shell = subprocess.run(
+            ["bash", "-c", f"{self._said('env')}\nenv -0"], capture_output=True, text=True, check=True, timeout=10
+        )
+        return dict(line.split("=", 1) for line in shell.stdout.split("\0") if "=" in line)
+
+    def _said(self, *arguments: str) -> str:
+        done = self.cli(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+def watchfloor(
+    data_dir: Path, *arguments: str, timeout_s: float = 60.0, env: dict[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run the ``watchfloor`` command on a data folder, as a user would."""
+    program = str(Path(sys.executable).parent / "watchfloor")
+    return subprocess.run(
+        [program, *arguments, "--data-dir", str(data_dir)],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )
+
+
+@pytest.fixture(scope="session")
+def floor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Floor]:
+    """One floor with its demo for the whole session; leave it as you found it."""
+    data_dir = tmp_path_factory.mktemp("floor") / "data"
+    started = watchfloor(data_dir, "up", "--detach", timeout_s=200)
+    try:
+        assert started.returncode == 0, started.stdout + started.stderr
+        yield Floor(json.loads((data_dir / "floor.json").read_text(encoding="utf-8"))["url"], data_dir)
+    finally:
+        watchfloor(data_dir, "down", timeout_s=90)

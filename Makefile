@@ -1,0 +1,108 @@
+# Everything a developer types. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev setup-system check lint fmt test test-chaos run bench bench-peers docs page lock clean
+
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+# What was installed is known by the content of these two files: a checkout changes times, not contents.
+SUM := $(shell cat pyproject.toml requirements.lock | cksum | tr -s ' ' '-')
+STAMP := .venv/.setup-$(SUM)
+DEV_STAMP := .venv/.setup-dev-$(SUM)
+PACKAGES := cluster realtime ingest training serve_apps
+export PATH := $(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Create .venv and install what the floor needs
+
+setup-dev: $(DEV_STAMP) tests/sdk/node_modules/.stamp setup-system ## Install what the checks and tests need as well
+
+check: lint ## Lint, types, import directions, spelling, unit tests; no Ray, under a minute
+	pytest tests/unit
+
+lint: $(DEV_STAMP) ## The static part of check
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	codespell
+
+fmt: $(DEV_STAMP) ## Format, and mend what the linter can mend
+	ruff format .
+	ruff check --fix .
+
+test: setup-dev ## Every test but the long ones: unit, contract, integration, end to end
+	pytest -m "not chaos" --durations=15
+
+test-chaos: setup-dev ## The long tests: repeated kills, soaks
+	pytest -m chaos
+
+run: $(STAMP) ## Start the floor with its demo; Ctrl-C ends it
+	@exec watchfloor up
+
+bench: $(DEV_STAMP) ## Our figures, one JSON line a bench
+	@for file in bench/*.py; do \
+	  name=$$(basename $$file .py); \
+	  case $$name in __init__|peers*) ;; *) echo "== $$name"; python -m bench.$$name --json ;; esac; \
+	done
+
+bench-peers: $(DEV_STAMP) ## The same figures beside those of other systems
+	@for file in bench/peers*.py; do \
+	  if [ -e "$$file" ]; then python -m bench.$$(basename $$file .py) --json; else echo "no peer is measured yet"; fi; \
+	done
+
+docs: $(DEV_STAMP) ## Write again what is generated from the code: .env.example
+	python -m serve_apps.env_example > .env.example
+
+page: $(DEV_STAMP) ## Check the page's modules; it has no build step
+	@for file in $$(find serve_apps/page -name '*.js'); do node --check --input-type=module < $$file; done; echo "page: fine"
+
+lock: $(DEV_STAMP) ## Pin the versions that are installed now in requirements.lock
+	@{ sed -n '/^#/p' requirements.lock; pip freeze --all --exclude-editable \
+	  | grep -viE '^(#|pip|setuptools|watchfloor)\b' | sed -E 's/\+[a-z0-9.]+$$//'; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+clean: ## Remove caches and what was built; .venv and the floor's data stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(PACKAGES) tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; say which one: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+$(STAMP): .venv/bin/python
+	@echo "Installing into .venv: about 110 packages, 0.5 GB to fetch and 1.8 GB on disk with a CPU build of torch;"
+	@echo "on Linux PyPI's torch is the CUDA build, about 3 GB more to fetch. For the CPU build let pip know of a"
+	@echo "source that has it (PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS). It takes 2 to 10 minutes, once."
+	@begun=$$(date +%s); \
+	  python -m pip install --quiet --prefer-binary -c requirements.lock -e . ; \
+	  echo "installed in $$(( $$(date +%s) - begun )) s"
+	@rm -f .venv/.setup-[0-9]*; touch $@
+
+$(DEV_STAMP): $(STAMP)
+	@echo "Installing what the checks and tests need: about 35 packages, 0.2 GB."
+	@python -m pip install --quiet --prefer-binary -c requirements.lock -e '.[dev]'
+	@rm -f .venv/.setup-dev-*; touch $@
+
+# The official SDK, run by Node against the gateway; the lock file names no host.
+tests/sdk/node_modules/.stamp: $(DEV_STAMP) $(wildcard tests/sdk/package-lock.json)
+	@if [ -e tests/sdk/package-lock.json ]; then cd tests/sdk && npm ci --silent --no-audit --no-fund; fi
+	@mkdir -p $(@D); touch $@
+
+# Programs that tests want and pip cannot bring. Without them those tests are left out, and pytest says so.
+setup-system:
+	@missing=""; \
+	  command -v chromium >/dev/null || command -v chromium-browser >/dev/null || missing="$$missing chromium"; \
+	  { command -v mosquitto || [ -x /usr/sbin/mosquitto ]; } >/dev/null || missing="$$missing mosquitto"; \
+	  if [ -z "$$missing" ]; then exit 0; fi; \
+	  if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then \
+	    echo "Installing Debian's$$missing for the tests"; \
+	    apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; \
+	  else \
+	    echo "Not installed, so some tests are left out:$$missing. On Debian: sudo apt-get install$$missing"; \
+	  fi
