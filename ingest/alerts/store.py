@@ -1,15 +1,42 @@
-"""Queries over alerts, and what people do to them."""
+"""Queries over alerts, and what people do to them.
 
-from collections.abc import Sequence
+Reads never wait for writers; an action on many alerts is one transaction and, by its
+request id, has its effect once. Synchronous: call it off the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, func, or_, select
 
 from cluster.clock import Clock
-from ingest.alerts.model import Alert, AlertEvent, Condition, Handling, Severity
+from cluster.store import read_transaction
+from ingest.alerts import lifecycle
+from ingest.alerts.engine import in_ledger
+from ingest.alerts.ledger import ALERT_COLUMNS, EVENT_COLUMNS, Ledger, alert_from_row, event_from_row
+from ingest.alerts.model import Alert, AlertEvent, Condition, Handling, Severity, Verdict
+from ingest.alerts.tables import alert_events, alerts
+from ingest.errors import AlertNotFoundError
 
 MAX_PAGE = 500
+MAX_BULK = 10_000
+"""Alerts of one action."""
+MAX_REQUEST_ID = 64
+"""Characters of a request id."""
+
+
+class UserAction(StrEnum):
+    """What a person can do to an alert."""
+
+    ACKNOWLEDGE = "acknowledge"
+    UNACKNOWLEDGE = "unacknowledge"
+    CLOSE = "close"
+    VERDICT = "verdict"
+    NOTE = "note"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +51,14 @@ class AlertQuery:
     order: str = "newest"
     """``newest`` first or ``worst`` (severity, then newest) first."""
     cursor: str | None = None
+    """``next_cursor`` of the page before, of the same query."""
     limit: int = 100
+
+    def __post_init__(self) -> None:
+        if self.order not in {"newest", "worst"}:
+            raise ValueError(f"order must be newest or worst, got {self.order!r}")
+        if not 1 <= self.limit <= MAX_PAGE:
+            raise ValueError(f"limit must be 1-{MAX_PAGE}, got {self.limit}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +67,12 @@ class AlertPage:
 
     items: tuple[Alert, ...]
     next_cursor: str | None
+    """None on the last page."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlertDetail:
-    """An alert with its history and its evidence (JSON object or None)."""
+    """An alert with its history, oldest event first, and its evidence (JSON object or None)."""
 
     alert: Alert
     events: tuple[AlertEvent, ...]
@@ -45,16 +80,38 @@ class AlertDetail:
 
 
 class AlertStore:
-    """Interface first; the body follows. Synchronous: call it off the event loop."""
+    """What the API asks and orders."""
 
-    def __init__(self, engine: Engine, clock: Clock) -> None: ...
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
 
     def list(self, query: AlertQuery) -> AlertPage:
-        raise NotImplementedError
+        """Return one page.
+
+        Raises:
+            ValueError: the cursor is not one of ours.
+        """
+        statement = _ordered(select(*ALERT_COLUMNS).where(*_conditions(query)), query).limit(query.limit + 1)
+        with read_transaction(self._engine) as connection:
+            found = [alert_from_row(row) for row in connection.execute(statement)]
+        items = tuple(found[: query.limit])
+        return AlertPage(items, _cursor(items[-1], query) if len(found) > query.limit else None)
 
     def get(self, alert_id: str, tenant: str | None = None) -> AlertDetail:
-        """Raises AlertNotFoundError."""
-        raise NotImplementedError
+        """Return one alert with everything kept about it.
+
+        Raises:
+            AlertNotFoundError: no such alert, or (with ``tenant``) it is another tenant's.
+        """
+        history = select(*EVENT_COLUMNS).where(alert_events.c.alert_id == alert_id).order_by(alert_events.c.seq)
+        with read_transaction(self._engine) as connection:
+            row = connection.execute(select(*ALERT_COLUMNS).where(alerts.c.id == alert_id)).one_or_none()
+            if row is None or tenant not in {None, row.tenant}:
+                raise AlertNotFoundError(alert_id)
+            evidence = connection.scalar(select(alerts.c.evidence).where(alerts.c.id == alert_id))
+            events = tuple(event_from_row(event) for event in connection.execute(history))
+        return AlertDetail(alert_from_row(row), events, evidence)
 
     def act(
         self,
@@ -66,13 +123,121 @@ class AlertStore:
         tenant: str | None = None,
         verdict: str | None = None,
         note: str | None = None,
-    ) -> "list[Alert]":
-        """acknowledge | unacknowledge | close | verdict | note, all ids in one transaction, once per request_id.
+    ) -> list[Alert]:  # type: ignore[valid-type]
+        """Do one thing to many alerts: all of them or, on an error, none.
 
-        Raises AlertNotFoundError (then nothing changes), ValueError for an unknown action or verdict.
+        Args:
+            ids: alerts, at most ``MAX_BULK``.
+            action: a ``UserAction``; one that changes nothing (acknowledged already) is no error.
+            user_id: who acts, by their token.
+            request_id: chosen by the caller; a repeated request changes nothing and answers the same.
+            tenant: bounds what the caller may touch; None: the whole floor.
+            verdict: a ``Verdict``, required by ``verdict``, optional with ``close``.
+            note: text, required by ``note``.
+
+        Returns:
+            The alerts as they are now, in the order of ``ids``.
+
+        Raises:
+            AlertNotFoundError: one of them does not exist or is another tenant's.
+            ValueError: unknown action or verdict, or an argument is missing or too long.
         """
-        raise NotImplementedError
+        if not 0 < len(request_id) <= MAX_REQUEST_ID:
+            raise ValueError(f"request_id must have 1-{MAX_REQUEST_ID} characters, got {len(request_id)}")
+        if len(ids) > MAX_BULK:
+            raise ValueError(f"one action takes at most {MAX_BULK} alerts, got {len(ids)}")
+        step = _step(action, user_id, self._clock.time_s(), verdict, note)
+        result: list[Alert] = []
+
+        def act(ledger: Ledger, _connection: Connection) -> None:
+            current = ledger.by_ids(ids)
+            for alert_id in ids:
+                if alert_id not in current or tenant not in {None, current[alert_id].tenant}:
+                    raise AlertNotFoundError(alert_id)
+            done = ledger.alerts_of_request(request_id)
+            for alert_id in dict.fromkeys(ids):
+                change = None if alert_id in done else step(current[alert_id])
+                if change is not None:
+                    current[alert_id] = ledger.add(change, recorded_at=change.at, request_id=request_id)
+            result[:] = [current[alert_id] for alert_id in ids]
+
+        in_ledger(self._engine, None, act)
+        return result
 
     def counts(self, tenant: str | None = None) -> dict[str, Any]:
-        """{"total", "unacked": {severity: n}, "firing": n}."""
-        raise NotImplementedError
+        """Return ``{"total", "firing", "unacked": {severity: number}}``; unacked leaves closed ones out."""
+        query = select(alerts.c.handling, alerts.c.condition, alerts.c.severity, func.count().label("number"))
+        if tenant is not None:
+            query = query.where(alerts.c.tenant == tenant)
+        with read_transaction(self._engine) as connection:
+            rows = connection.execute(query.group_by(alerts.c.handling, alerts.c.condition, alerts.c.severity)).all()
+        unacked = dict.fromkeys((severity.value for severity in Severity), 0)
+        for row in rows:
+            if row.handling == Handling.NEW:
+                unacked[row.severity] += row.number
+        return {
+            "total": sum(row.number for row in rows),
+            "firing": sum(row.number for row in rows if row.condition == Condition.FIRING),
+            "unacked": unacked,
+        }
+
+
+def _step(
+    action: str, user_id: str, at: float, verdict: str | None, note: str | None
+) -> Callable[[Alert], lifecycle.Change | None]:
+    """Return the life cycle's step for a person's action, its arguments checked."""
+    given = None if verdict is None else Verdict(verdict)
+    match UserAction(action):
+        case UserAction.ACKNOWLEDGE:
+            return lambda alert: lifecycle.acknowledged(alert, at, user_id)
+        case UserAction.UNACKNOWLEDGE:
+            return lambda alert: lifecycle.unacknowledged(alert, at, user_id)
+        case UserAction.CLOSE:
+            return lambda alert: lifecycle.closed(alert, at, user_id, given)
+        case UserAction.VERDICT:
+            if given is None:
+                raise ValueError("the action verdict needs a verdict")
+            return lambda alert: lifecycle.judged(alert, at, user_id, given)
+        case UserAction.NOTE:
+            if not note:
+                raise ValueError("the action note needs a text")
+            return lambda alert: lifecycle.noted(alert, at, user_id, note)
+
+
+def _conditions(query: AlertQuery) -> Sequence[ColumnElement[bool]]:
+    wanted = {
+        alerts.c.tenant: query.tenant,
+        alerts.c.condition: query.condition,
+        alerts.c.handling: query.handling,
+        alerts.c.severity: query.severity,
+        alerts.c.device_id: query.device_id,
+    }
+    conditions: list[ColumnElement[bool]] = [
+        column == str(value) for column, value in wanted.items() if value is not None
+    ]
+    if query.cursor is not None:
+        rank, alert_id = _read_cursor(query.cursor)
+        older = alerts.c.id < alert_id
+        if query.order == "worst":
+            same_rank = and_(alerts.c.severity_rank == rank, older)
+            conditions.append(or_(alerts.c.severity_rank < rank, same_rank))
+        else:
+            conditions.append(older)
+    return conditions
+
+
+def _ordered(statement: Select[Any], query: AlertQuery) -> Select[Any]:
+    if query.order == "worst":
+        return statement.order_by(alerts.c.severity_rank.desc(), alerts.c.id.desc())
+    return statement.order_by(alerts.c.id.desc())
+
+
+def _cursor(last: Alert, query: AlertQuery) -> str:
+    return f"{last.severity.rank if query.order == 'worst' else 0}-{last.id}"
+
+
+def _read_cursor(cursor: str) -> tuple[int, str]:
+    rank, dash, alert_id = cursor.partition("-")
+    if not dash or rank not in {"0", "1", "2", "3", "4", "5"}:
+        raise ValueError(f"not a cursor of a list of alerts: {cursor!r}")
+    return int(rank), alert_id

@@ -66,6 +66,7 @@ alerts = Table(
     UniqueConstraint("fingerprint", "occurrence"),
     Index("ix_alerts_worst", "severity_rank", "id"),
     Index("ix_alerts_handling_id", "handling", "id"),
+    Index("ix_alerts_handling_worst", "handling", "severity_rank", "id"),
     Index("ix_alerts_device", "tenant", "device_id", "id"),
 )
 

@@ -1,0 +1,228 @@
+"""The working copy of one write transaction: alerts in, changes on top, rows out at the end.
+
+Everything that changes alerts goes through here, so an alert and the event that changed it
+are always written together. Invariants: within one ledger every change builds on the one
+before it; an alert that another writer changed in between fails the whole transaction
+with ``AlertConflictError`` or an integrity error, and the caller starts over.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+
+from cluster.ids import new_id
+from ingest.alerts.lifecycle import Change, status
+from ingest.alerts.model import (
+    Action,
+    Alert,
+    AlertEvent,
+    Condition,
+    EventRef,
+    Evidence,
+    Handling,
+    Severity,
+    SourceKind,
+    Verdict,
+)
+from ingest.alerts.tables import alert_events, alerts
+from ingest.errors import AlertConflictError
+
+CHUNK = 500
+"""Values of one IN list: far below SQLite's limit of bound parameters."""
+
+ALERT_COLUMNS = tuple(alerts.c[field.name] for field in fields(Alert))
+EVENT_COLUMNS = tuple(alert_events.c[field.name] for field in fields(AlertEvent))
+
+
+class Ledger:
+    """Alerts as one transaction sees and changes them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._current: dict[str, Alert] = {}
+        self._stored_versions: dict[str, int] = {}
+        self._created: set[str] = set()
+        self._evidence: dict[str, Evidence] = {}
+        self._events: list[dict[str, Any]] = []
+
+    def by_ids(self, ids: Sequence[str]) -> dict[str, Alert]:
+        """Load alerts; ids that do not exist are missing in the answer."""
+        return {alert.id: alert for alert in self._load(alerts.c.id, ids)}
+
+    def latest(self, fingerprints: Iterable[str]) -> dict[str, Alert]:
+        """Load the latest occurrence of each problem that ever occurred."""
+        found: dict[str, Alert] = {}
+        for part in _chunks(sorted(set(fingerprints))):
+            newest = (
+                select(alerts.c.fingerprint, func.max(alerts.c.occurrence).label("occurrence"))
+                .where(alerts.c.fingerprint.in_(part))
+                .group_by(alerts.c.fingerprint)
+                .subquery()
+            )
+            rows = self._connection.execute(
+                select(*ALERT_COLUMNS).join(
+                    newest,
+                    (alerts.c.fingerprint == newest.c.fingerprint) & (alerts.c.occurrence == newest.c.occurrence),
+                )
+            )
+            for alert in self._remember(rows):
+                found[alert.fingerprint] = alert
+        return found
+
+    def firing_of(self, tenant: str, device_id: str, metric: str | None = None) -> list[Alert]:
+        """Load the firing alerts of a device, or of one of its metrics."""
+        query = select(*ALERT_COLUMNS).where(
+            alerts.c.tenant == tenant, alerts.c.device_id == device_id, alerts.c.condition == Condition.FIRING.value
+        )
+        if metric is not None:
+            query = query.where(alerts.c.metric == metric)
+        return self._remember(self._connection.execute(query))
+
+    def known_reading_keys(self, keys: Iterable[str]) -> set[str]:
+        """Return which of these readings have already had their effect."""
+        found: set[str] = set()
+        for part in _chunks(sorted(set(keys))):
+            query = select(alert_events.c.reading_key).where(alert_events.c.reading_key.in_(part))
+            found.update(self._connection.scalars(query).all())
+        return found
+
+    def alerts_of_request(self, request_id: str) -> set[str]:
+        """Return the alerts that this request has already changed."""
+        query = select(alert_events.c.alert_id).where(alert_events.c.request_id == request_id)
+        return set(self._connection.scalars(query).all())
+
+    def add(
+        self,
+        change: Change,
+        *,
+        recorded_at: float,
+        reading_key: str | None = None,
+        request_id: str | None = None,
+        evidence: Evidence | None = None,
+    ) -> Alert:
+        """Take a change in; written by ``flush``.
+
+        Args:
+            change: built on what this ledger returned last for the alert.
+            recorded_at: the writer's time, which orders the history; ``change.at`` may be a device's.
+            reading_key: of the reading that caused it.
+            request_id: of the user's request that caused it.
+            evidence: replaces what the alert has; None keeps it.
+        """
+        after = change.after
+        if change.before is None:
+            self._created.add(after.id)
+        self._current[after.id] = after
+        if evidence is not None:
+            self._evidence[after.id] = evidence
+        self._events.append(
+            {
+                "id": new_id(),
+                "alert_id": after.id,
+                "seq": after.version,
+                "at": recorded_at,
+                "actor": change.actor,
+                "action": change.action.value,
+                "from_": None if change.before is None else status(change.before),
+                "to": status(after),
+                "reason": change.reason,
+                "request_id": request_id,
+                "reading_key": reading_key,
+                "data": dict(change.data),
+                "broadcast_at": None,
+            }
+        )
+        return after
+
+    def flush(self) -> list[EventRef]:
+        """Write all changes and return their events, in order.
+
+        Raises:
+            AlertConflictError: another transaction changed one of the alerts since it was loaded.
+            sqlalchemy.exc.IntegrityError: another transaction created the same occurrence, or
+                brought the same reading or request.
+        """
+        changed = {event["alert_id"] for event in self._events}
+        created = [self._row(self._current[alert_id]) for alert_id in sorted(changed & self._created)]
+        if created:
+            self._connection.execute(insert(alerts), created)
+        updated = [self._row(self._current[alert_id]) for alert_id in sorted(changed - self._created)]
+        self._update([row for row in updated if row["id"] not in self._evidence], with_evidence=False)
+        self._update([row for row in updated if row["id"] in self._evidence], with_evidence=True)
+        if self._events:
+            self._connection.execute(insert(alert_events), self._events)
+        refs = [EventRef(event["id"], event["alert_id"], Action(event["action"])) for event in self._events]
+        self._events = []
+        return refs
+
+    def _update(self, rows: list[dict[str, Any]], *, with_evidence: bool) -> None:
+        if not rows:
+            return
+        left_out = {"id", "tenant", "device_id", "fingerprint", "occurrence"} | (
+            set() if with_evidence else {"evidence"}
+        )
+        columns = [name for name in rows[0] if name not in left_out]
+        statement = (
+            update(alerts)
+            .where(alerts.c.id == bindparam("of_id"), alerts.c.version == bindparam("of_version"))
+            .values({name: bindparam(f"new_{name}") for name in columns})
+        )
+        parameters = [
+            {f"new_{name}": row[name] for name in columns}
+            | {"of_id": row["id"], "of_version": self._stored_versions[row["id"]]}
+            for row in rows
+        ]
+        if self._connection.execute(statement, parameters).rowcount != len(rows):
+            raise AlertConflictError(1)
+
+    def _row(self, alert: Alert) -> dict[str, Any]:
+        row = {field.name: _plain(getattr(alert, field.name)) for field in fields(Alert)}
+        row["labels"] = dict(alert.labels)
+        row["severity_rank"] = alert.severity.rank
+        evidence = self._evidence.get(alert.id)
+        row["evidence"] = None if evidence is None else evidence.to_json()
+        return row
+
+    def _load(self, column: Any, values: Sequence[str]) -> list[Alert]:
+        loaded: list[Alert] = []
+        for part in _chunks(list(dict.fromkeys(values))):
+            loaded += self._remember(self._connection.execute(select(*ALERT_COLUMNS).where(column.in_(part))))
+        return loaded
+
+    def _remember(self, rows: Iterable[Row[Any]]) -> list[Alert]:
+        loaded = []
+        for row in rows:
+            alert = alert_from_row(row)
+            # What this transaction has already changed wins over what is stored.
+            loaded.append(self._current.setdefault(alert.id, alert))
+            self._stored_versions.setdefault(alert.id, alert.version)
+        return loaded
+
+
+def alert_from_row(row: Row[Any]) -> Alert:
+    """Return the alert of a row of ``ALERT_COLUMNS``."""
+    values = dict(row._mapping)
+    values["source_kind"] = SourceKind(values["source_kind"])
+    values["severity"] = Severity(values["severity"])
+    values["condition"] = Condition(values["condition"])
+    values["handling"] = Handling(values["handling"])
+    values["verdict"] = None if values["verdict"] is None else Verdict(values["verdict"])
+    return Alert(**values)
+
+
+def event_from_row(row: Row[Any]) -> AlertEvent:
+    """Return the event of a row of ``EVENT_COLUMNS``."""
+    values = dict(row._mapping)
+    values["action"] = Action(values["action"])
+    return AlertEvent(**values)
+
+
+def _plain(value: Any) -> Any:
+    # Enums as their text: drivers other than sqlite3 refuse str subclasses.
+    return str(value) if isinstance(value, str) else value
+
+
+def _chunks(values: list[str]) -> Iterable[list[str]]:
+    return (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))

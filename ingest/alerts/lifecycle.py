@@ -1,0 +1,171 @@
+"""What may happen to an alert, as pure functions: the alert before, the alert after.
+
+Knows no clock, no SQL and no channel. Condition, handling and verdict move independently,
+except that a problem which grows worse asks for attention again. Invariant: every change
+raises ``version`` by one, and a step that would change nothing returns None instead.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ingest.alerts.model import Action, Alert, Condition, Handling, Severity, SourceKind, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One step of an alert."""
+
+    before: Alert | None
+    after: Alert
+    action: Action
+    at: float
+    actor: str
+    reason: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """A source says, once more, that the problem is there."""
+
+    at: float
+    actor: str
+    severity: Severity
+    text: str
+    count: int = 1
+    """Readings this sighting stands for."""
+    value: float | None = None
+    score: float | None = None
+    threshold: float | None = None
+    model: str | None = None
+    model_version: str | None = None
+    recorded_at: str | None = None
+
+    def data(self) -> dict[str, Any]:
+        """Return what the history keeps of it."""
+        kept = {
+            "severity": self.severity.value,
+            "value": self.value,
+            "score": self.score,
+            "threshold": self.threshold,
+            "model": self.model,
+            "model_version": self.model_version,
+            "recorded_at": self.recorded_at,
+            "text": self.text,
+        }
+        return {name: value for name, value in kept.items() if value is not None}
+
+
+def status(alert: Alert) -> str:
+    """Return all axes in one word, as the history shows them."""
+    return f"{alert.condition}/{alert.handling}" + (f"/{alert.verdict}" if alert.verdict is not None else "")
+
+
+def is_over(alert: Alert, at: float, reopen_window_s: float) -> bool:
+    """Tell whether a sighting at ``at`` belongs to a new occurrence instead of ``alert``.
+
+    A closed alert is over. A cleared or stale one is over after the window. A device's own
+    alert is a moment, not a state: it is over when it was not repeated for that long.
+    """
+    if alert.handling is Handling.CLOSED:
+        return True
+    if alert.condition is Condition.CLEARED:
+        return at - (alert.cleared_at or alert.last_seen_at) > reopen_window_s
+    if alert.condition is Condition.STALE or alert.source_kind is SourceKind.DEVICE:
+        return at - alert.last_seen_at > reopen_window_s
+    return False
+
+
+def raised(alert: Alert, sighting: Sighting) -> Change:
+    """Begin an occurrence; ``alert`` carries version 1."""
+    return Change(None, alert, Action.RAISED, sighting.at, sighting.actor, None, sighting.data())
+
+
+def seen_again(alert: Alert, sighting: Sighting) -> Change:
+    """Take a further sighting into the same occurrence."""
+    is_late = alert.condition is Condition.CLEARED and sighting.at <= (alert.cleared_at or sighting.at)
+    reopens = alert.condition is not Condition.FIRING and not is_late
+    escalates = sighting.severity.rank > alert.severity.rank
+    after = replace(
+        alert,
+        count=alert.count + sighting.count,
+        last_seen_at=max(alert.last_seen_at, sighting.at),
+        starts_at=min(alert.starts_at, sighting.at),
+        version=alert.version + 1,
+    )
+    if sighting.score is None or sighting.score >= (alert.score or 0.0):
+        # A detector's alert shows its rarest reading, a device's its latest.
+        after = replace(
+            after,
+            value=sighting.value,
+            score=sighting.score,
+            threshold=sighting.threshold,
+            model=sighting.model,
+            model_version=sighting.model_version,
+            text=sighting.text,
+        )
+    if reopens:
+        after = replace(after, condition=Condition.FIRING, cleared_at=None)
+    if escalates:
+        after = replace(after, severity=sighting.severity)
+        if after.handling is Handling.ACKED:
+            # Who acknowledged saw a smaller problem.
+            after = replace(after, handling=Handling.NEW, acked_by=None, acked_at=None)
+    action = Action.ESCALATED if escalates else Action.REOPENED if reopens else Action.REPEATED
+    return Change(alert, after, action, sighting.at, sighting.actor, None, sighting.data())
+
+
+def cleared(alert: Alert, at: float, actor: str, reason: str | None = None) -> Change | None:
+    """The source says that the problem is gone."""
+    if alert.condition is Condition.CLEARED:
+        return None
+    after = replace(alert, condition=Condition.CLEARED, cleared_at=at, version=alert.version + 1)
+    return Change(alert, after, Action.CLEARED, at, actor, reason)
+
+
+def went_stale(alert: Alert, at: float, actor: str, reason: str) -> Change | None:
+    """The source fell silent: whether the problem is still there is unknown."""
+    if alert.condition is not Condition.FIRING:
+        return None
+    after = replace(alert, condition=Condition.STALE, version=alert.version + 1)
+    return Change(alert, after, Action.WENT_STALE, at, actor, reason)
+
+
+def acknowledged(alert: Alert, at: float, user_id: str) -> Change | None:
+    """Somebody takes care of it."""
+    if alert.handling is not Handling.NEW:
+        return None
+    after = replace(alert, handling=Handling.ACKED, acked_by=user_id, acked_at=at, version=alert.version + 1)
+    return Change(alert, after, Action.ACKNOWLEDGED, at, user_id)
+
+
+def unacknowledged(alert: Alert, at: float, user_id: str) -> Change | None:
+    """Nobody takes care of it after all."""
+    if alert.handling is not Handling.ACKED:
+        return None
+    after = replace(alert, handling=Handling.NEW, acked_by=None, acked_at=None, version=alert.version + 1)
+    return Change(alert, after, Action.UNACKNOWLEDGED, at, user_id)
+
+
+def closed(alert: Alert, at: float, user_id: str, verdict: Verdict | None = None) -> Change | None:
+    """People are done with it, and perhaps say what it was."""
+    if alert.handling is Handling.CLOSED:
+        return None
+    after = replace(alert, handling=Handling.CLOSED, closed_by=user_id, closed_at=at, version=alert.version + 1)
+    if verdict is not None:
+        after = replace(after, verdict=verdict, verdict_by=user_id, verdict_at=at)
+    return Change(alert, after, Action.CLOSED, at, user_id)
+
+
+def judged(alert: Alert, at: float, user_id: str, verdict: Verdict) -> Change | None:
+    """Somebody says what it was; the same person may change their mind, and so may others."""
+    if alert.verdict is verdict:
+        return None
+    after = replace(alert, verdict=verdict, verdict_by=user_id, verdict_at=at, version=alert.version + 1)
+    return Change(alert, after, Action.VERDICT_GIVEN, at, user_id, None, {"verdict": verdict.value})
+
+
+def noted(alert: Alert, at: float, user_id: str, note: str) -> Change:
+    """Somebody writes something down."""
+    return Change(alert, replace(alert, version=alert.version + 1), Action.NOTED, at, user_id, None, {"note": note})
