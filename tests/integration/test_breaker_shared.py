@@ -1,0 +1,189 @@
+"""Circuits of several processes over a real Valkey."""
+
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from cluster.breaker import Breaker
+from cluster.breaker_redis import CIRCUITS_KEY, RedisSharing
+from cluster.circuit import BreakerSettings, CircuitState
+from cluster.errors import CircuitOpenError
+
+pytestmark = pytest.mark.redis
+
+SERVICE = "mqtt_broker"
+
+
+@pytest.fixture
+def processes() -> Iterator[Callable[..., Breaker]]:
+    """Makes breakers that act as if each were in a process of its own."""
+    made: list[RedisSharing] = []
+
+    def make(url: str, **fields: float) -> Breaker:
+        settings = BreakerSettings(sync_interval_s=0.05, **fields)  # type: ignore[arg-type]
+        breaker = Breaker(settings)
+        sharing = RedisSharing(url, breaker, settings.sync_interval_s)
+        breaker.share(sharing)
+        made.append(sharing)
+        return breaker
+
+    yield make
+    for sharing in made:
+        sharing.close()
+
+
+def fail(breaker: Breaker, times: int = 5) -> None:
+    for _ in range(times):
+        with pytest.raises(ConnectionError), breaker.call(SERVICE):
+            raise ConnectionError("down")
+
+
+def eventually(check: Callable[[], bool], within_s: float = 3.0) -> bool:
+    give_up_at = time.monotonic() + within_s
+    while time.monotonic() < give_up_at:
+        if check():
+            return True
+        time.sleep(0.01)
+    return check()
+
+
+def test_a_process_that_made_no_call_knows(redis_url: str, processes: Callable[..., Breaker]) -> None:
+    """It opens here and is open there; also in a process that starts later."""
+    one, two = processes(redis_url), processes(redis_url)
+    fail(one)
+
+    assert eventually(lambda: two.is_open(SERVICE))
+    assert processes(redis_url).is_open(SERVICE)
+
+
+def test_it_closes_everywhere(redis_url: str, processes: Callable[..., Breaker]) -> None:
+    """One process's probe closes the circuit of all."""
+    one, two = processes(redis_url, open_s=0.3), processes(redis_url, open_s=0.3)
+    fail(one)
+    assert eventually(lambda: two.is_open(SERVICE))
+    time.sleep(0.35)
+    with one.call(SERVICE):
+        pass
+
+    assert eventually(lambda: two.snapshot()[0].state is CircuitState.CLOSED)
+
+
+def test_while_one_process_probes_the_others_are_refused(redis_url: str, processes: Callable[..., Breaker]) -> None:
+    """The lease is the floor's, not the process's."""
+    one, two = processes(redis_url, open_s=0.3), processes(redis_url, open_s=0.3)
+    fail(one)
+    assert eventually(lambda: two.is_open(SERVICE))
+    time.sleep(0.35)
+
+    with one.call(SERVICE), pytest.raises(CircuitOpenError), two.call(SERVICE):
+        pytest.fail("a second probe")
+
+
+def test_a_probe_given_back_can_be_taken_by_another_process(redis_url: str, processes: Callable[..., Breaker]) -> None:
+    """An ignored error in one process does not hold up the rest."""
+    one, two = processes(redis_url, open_s=0.3), processes(redis_url, open_s=0.3)
+    fail(one)
+    assert eventually(lambda: two.is_open(SERVICE))
+    time.sleep(0.35)
+    with pytest.raises(ValueError, match="bad"), one.call(SERVICE):
+        raise ValueError("bad payload")
+
+    with two.call(SERVICE):
+        pass
+    assert eventually(lambda: one.snapshot()[0].state is CircuitState.CLOSED)
+
+
+def test_forcing_reaches_everyone(redis_url: str, processes: Callable[..., Breaker]) -> None:
+    """An operator's word counts in all processes, and so does the reset."""
+    one, two = processes(redis_url), processes(redis_url)
+    one.force_open(SERVICE)
+    assert eventually(lambda: two.is_open(SERVICE))
+
+    two.reset(SERVICE)
+    assert eventually(lambda: not one.is_open(SERVICE))
+
+
+def test_a_store_that_lost_its_data_does_not_close_a_circuit(redis_url: str, processes: Callable[..., Breaker]) -> None:
+    """What the processes know stays, and later changes are told again."""
+    one, two = processes(redis_url), processes(redis_url)
+    fail(one)
+    assert eventually(lambda: two.is_open(SERVICE))
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    time.sleep(0.2)
+    assert one.is_open(SERVICE)
+    assert two.is_open(SERVICE)
+
+    one.reset(SERVICE)
+    assert eventually(lambda: not two.is_open(SERVICE))
+
+
+def test_without_a_store_each_process_goes_on_alone(processes: Callable[..., Breaker]) -> None:
+    """Nothing listens at the address: the breaker works, and asking does not hang."""
+    alone = processes("redis://127.0.0.1:1/0", open_s=0.3)
+    started_s = time.monotonic()
+    fail(alone)
+    assert alone.is_open(SERVICE)
+    assert time.monotonic() - started_s < 2
+    time.sleep(0.35)
+
+    with alone.call(SERVICE):
+        pass
+    assert not alone.is_open(SERVICE)
+
+
+def test_the_circuit_of_the_store_itself_is_not_shared(redis_url: str, processes: Callable[..., Breaker]) -> None:
+    """It must work exactly when the store does not."""
+    one = processes(redis_url)
+    one.force_open("valkey")
+    one.force_open(SERVICE)
+    with redis.Redis.from_url(redis_url) as client:
+        assert eventually(lambda: bool(client.hexists(CIRCUITS_KEY, SERVICE)))
+        assert not client.hexists(CIRCUITS_KEY, "valkey")
+
+
+PROBING_PROCESS = """
+    import sys, time
+    from cluster.breaker import Breaker
+    from cluster.breaker_redis import RedisSharing
+    from cluster.circuit import BreakerSettings
+    from cluster.errors import CircuitOpenError
+
+    url, begin_at = sys.argv[1], float(sys.argv[2])
+    settings = BreakerSettings(open_s=600.0, sync_interval_s=0.1)
+    breaker = Breaker(settings)
+    breaker.share(RedisSharing(url, breaker, settings.sync_interval_s))
+    assert breaker.is_open("mqtt_broker")
+    while time.time() < begin_at:
+        time.sleep(0.001)
+    ran = 0
+    while time.time() < begin_at + 1.5:
+        try:
+            with breaker.call("mqtt_broker"):
+                ran += 1
+                time.sleep(3)
+        except CircuitOpenError:
+            time.sleep(0.001)
+    print(ran)
+"""
+
+
+@pytest.mark.timeout(60)
+def test_8_processes_at_the_edge_make_one_probe(redis_url: str, processes: Callable[..., Breaker]) -> None:
+    """All hammer when the open time is over; one body runs in the whole floor."""
+    begin_at = time.time() + 8.0
+    opener = processes(redis_url, open_s=begin_at - time.time())
+    fail(opener)
+    program = textwrap.dedent(PROBING_PROCESS)
+    children = [
+        subprocess.Popen([sys.executable, "-c", program, redis_url, str(begin_at)], stdout=subprocess.PIPE, text=True)
+        for _ in range(8)
+    ]
+    ran = [int(child.communicate(timeout=40)[0]) for child in children]
+
+    assert sorted(ran) == [0] * 7 + [1]
