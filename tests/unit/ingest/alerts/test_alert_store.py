@@ -1,0 +1,166 @@
+"""Lists that page without gaps, and actions that happen once and all together."""
+
+import logging
+import time
+
+import pytest
+from sqlalchemy import Engine
+
+from ingest.alerts.engine import AlertEngine
+from ingest.alerts.model import Condition, Handling, Severity, Verdict
+from ingest.alerts.store import AlertQuery, AlertStore
+from ingest.errors import AlertNotFoundError
+from tests.fakes_alerts import START_S, device_alert
+
+logger = logging.getLogger(__name__)
+
+SEVERITIES = ("warning", "critical", "low", "high", "info")
+
+
+def raise_many(alert_engine: AlertEngine, count: int) -> list[str]:
+    """Raise one alert per device and return their ids, oldest first."""
+    refs = alert_engine.raise_device_alerts(
+        [
+            device_alert(number, ts=START_S + number, device=f"door-{number}", severity=SEVERITIES[number % 5])
+            for number in range(count)
+        ]
+    )
+    return [ref.alert_id for ref in refs]
+
+
+@pytest.mark.parametrize("order", ["newest", "worst"])
+def test_pages_hold_every_alert_once(alert_engine: AlertEngine, store: AlertStore, order: str) -> None:
+    """Following the cursor gives all alerts in the order asked for, also while new ones arrive."""
+    ids = raise_many(alert_engine, 23)
+    seen = []
+    page = store.list(AlertQuery(order=order, limit=5))
+    raise_more = device_alert(99, device="late", severity="info")
+    alert_engine.raise_device_alerts([raise_more])
+    while True:
+        seen += page.items
+        if page.next_cursor is None:
+            break
+        page = store.list(AlertQuery(order=order, limit=5, cursor=page.next_cursor))
+
+    seen_ids = [alert.id for alert in seen if alert.device_id != "late"]
+    assert sorted(ids) == sorted(seen_ids)
+    if order == "newest":
+        assert ids[::-1] == seen_ids
+    else:
+        ranks = [alert.severity.rank for alert in seen]
+        assert sorted(ranks, reverse=True) == ranks
+
+
+def test_filters_narrow_the_list(alert_engine: AlertEngine, store: AlertStore) -> None:
+    """Axes can be combined."""
+    ids = raise_many(alert_engine, 10)
+    store.act(ids[:4], "acknowledge", "ann", "r1")
+
+    acked = store.list(AlertQuery(handling=Handling.ACKED, severity=Severity.CRITICAL, condition=Condition.FIRING))
+    assert [ids[1]] == [alert.id for alert in acked.items]
+    assert [ids[7]] == [alert.id for alert in store.list(AlertQuery(device_id="door-7")).items]
+    assert store.list(AlertQuery(tenant="other")).items == ()
+
+
+def test_a_foreign_cursor_is_refused(store: AlertStore) -> None:
+    """A caller's mistake is named at the door."""
+    with pytest.raises(ValueError, match="not a cursor"):
+        store.list(AlertQuery(cursor="x"))
+
+
+def test_an_action_is_done_once_per_request(alert_engine: AlertEngine, store: AlertStore) -> None:
+    """The page may send the same request again: same answer, no second event."""
+    ids = raise_many(alert_engine, 3)
+
+    first = store.act(ids, "close", "ann", "r1", verdict="false_positive")
+    store.act(ids, "verdict", "bob", "r2", verdict="true_positive")
+    again = store.act(ids, "close", "ann", "r1", verdict="false_positive")
+
+    assert [alert.handling for alert in first] == [Handling.CLOSED] * 3
+    assert [alert.verdict for alert in again] == [Verdict.TRUE_POSITIVE] * 3
+    assert [event.seq for event in store.get(ids[0]).events] == [1, 2, 3]
+
+
+def test_an_action_on_an_unknown_alert_changes_none(alert_engine: AlertEngine, store: AlertStore) -> None:
+    """All or nothing."""
+    ids = raise_many(alert_engine, 2)
+
+    with pytest.raises(AlertNotFoundError, match="'nope'"):
+        store.act([*ids, "nope"], "acknowledge", "ann", "r1")
+
+    assert {Handling.NEW} == {alert.handling for alert in store.list(AlertQuery()).items}
+
+
+def test_another_tenants_alert_is_not_found(alert_engine: AlertEngine, store: AlertStore) -> None:
+    """Neither read nor changed, and not even admitted to exist."""
+    ids = raise_many(alert_engine, 1)
+
+    with pytest.raises(AlertNotFoundError):
+        store.get(ids[0], tenant="other")
+    with pytest.raises(AlertNotFoundError):
+        store.act(ids, "acknowledge", "eve", "r1", tenant="other")
+
+
+@pytest.mark.parametrize(
+    ("action", "arguments", "text"),
+    [
+        pytest.param("explode", {}, "explode", id="unknown-action"),
+        pytest.param("verdict", {}, "needs a verdict", id="verdict-missing"),
+        pytest.param("verdict", {"verdict": "maybe"}, "maybe", id="unknown-verdict"),
+        pytest.param("note", {}, "needs a text", id="note-missing"),
+    ],
+)
+def test_bad_arguments_are_refused(
+    alert_engine: AlertEngine, store: AlertStore, action: str, arguments: dict[str, str], text: str
+) -> None:
+    """With the bad value in the text."""
+    ids = raise_many(alert_engine, 1)
+
+    with pytest.raises(ValueError, match=text):
+        store.act(ids, action, "ann", "r1", **arguments)  # type: ignore[arg-type]
+
+
+def test_notes_and_verdicts_carry_their_author(alert_engine: AlertEngine, store: AlertStore) -> None:
+    """The history says who, when and what."""
+    ids = raise_many(alert_engine, 1)
+    store.act(ids, "note", "ann", "r1", note="Fan replaced")
+    store.act(ids, "verdict", "bob", "r2", verdict="expected")
+
+    detail = store.get(ids[0])
+    assert [event.actor for event in detail.events] == ["device", "ann", "bob"]
+    assert detail.events[1].data["note"] == "Fan replaced"
+    assert (detail.alert.verdict_by, detail.alert.verdict) == ("bob", Verdict.EXPECTED)
+
+
+def test_counts_by_severity_leave_closed_alerts_out(alert_engine: AlertEngine, store: AlertStore) -> None:
+    """What an operator sees on the top bar."""
+    ids = raise_many(alert_engine, 10)
+    store.act([ids[1]], "close", "ann", "r1")
+    store.act([ids[0]], "acknowledge", "ann", "r2")
+
+    counts = store.counts()
+    assert (counts["total"], counts["firing"]) == (10, 10)
+    assert counts["unacked"] == {"critical": 1, "high": 2, "warning": 1, "low": 2, "info": 2}
+    assert store.counts(tenant="other")["total"] == 0
+
+
+def test_ten_thousand_alerts(sql: Engine, alert_engine: AlertEngine, store: AlertStore) -> None:
+    """Lists and bulk actions stay quick; the figures are printed (``-s`` or a failure shows them)."""
+    started = time.perf_counter()
+    ids = raise_many(alert_engine, 10_000)
+    raised_s = time.perf_counter() - started
+    listed_s = []
+    for _ in range(30):
+        started = time.perf_counter()
+        page = store.list(AlertQuery(handling=Handling.NEW, order="worst", limit=100))
+        listed_s.append(time.perf_counter() - started)
+    started = time.perf_counter()
+    store.act(ids[:5000], "acknowledge", "ann", "r1")
+    acted_s = time.perf_counter() - started
+
+    assert len(page.items) == 100
+    assert store.counts()["unacked"]["critical"] == 1000
+    print(
+        f"\nraise 10,000: {10_000 / raised_s:,.0f}/s; acknowledge 5,000: {acted_s:.2f} s; "
+        f"list the worst 100: p50 {sorted(listed_s)[15] * 1e3:.1f} ms, max {max(listed_s) * 1e3:.1f} ms"
+    )
