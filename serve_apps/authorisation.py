@@ -42,6 +42,7 @@ ROUTES: Mapping[tuple[str, str], Role | Access] = {
     ("GET", "/api/v1/config"): Role.VIEWER,
     ("GET", "/api/v1/status"): Role.VIEWER,
     ("GET", "/api/v1/alerts"): Role.VIEWER,
+    ("GET", "/api/v1/alerts/sparks"): Role.VIEWER,
     ("GET", "/api/v1/alerts/{}"): Role.VIEWER,
     ("POST", "/api/v1/alerts/actions"): Role.OPERATOR,
     ("GET", "/api/v1/devices"): Role.VIEWER,

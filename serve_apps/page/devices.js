@@ -54,12 +54,13 @@ export class Devices {
     node._alarm = alarm;
     const picked = this.view.device;
     setAttr(node, "data-severity", alarm?.severity ?? "none");
-    setAttr(node, "data-online", String(device.online));
+    // Null: it sends and never announced itself. That is no reason to draw it as gone.
+    setAttr(node, "data-online", String(device.online !== false));
     setAttr(node, "aria-pressed", String(Boolean(picked) && `${picked.tenant}/${picked.device}` === key));
     setText(node.firstChild, alarm ? LETTERS[alarm.severity] : "");
     setText(node.lastChild, device.device);
     const state = alarm ? `${alarm.firing} firing, worst ${alarm.severity}` : "nothing fires";
-    setAttr(node, "aria-label", `${device.device}, ${device.online ? "online" : "offline"}, ${state}`);
+    setAttr(node, "aria-label", `${device.device}, ${presence(device)}, ${state}`);
   }
 
   /** Worst severity and number of firing alerts, by device. */
@@ -86,7 +87,9 @@ export class Devices {
     else if (!devices.length) setText(note, "no device has spoken yet");
     else {
       const online = devices.filter((device) => device.online).length;
-      setText(note, `${count(online)} online · ${count(devices.length - online)} offline`);
+      const offline = devices.filter((device) => device.online === false).length;
+      const silent = devices.length - online - offline;
+      setText(note, [`${count(online)} online`, `${count(offline)} offline`, silent && `${count(silent)} unannounced`].filter(Boolean).join(" · "));
     }
   }
 
@@ -105,7 +108,7 @@ export class Devices {
     this.tip.replaceChildren(
       h("b", {}, device.device),
       h("span", {}, [device.tenant, device.site].filter(Boolean).join(" · ")),
-      h("span", {}, `${device.online ? "online" : "offline"} · last heard ${Number.isFinite(lastSeen) ? `${age(this.clock.now() - lastSeen)} ago` : "never"}`),
+      h("span", {}, `${presence(device)} · last heard ${Number.isFinite(lastSeen) ? `${age(this.clock.now() - lastSeen)} ago` : "never"}`),
       h("span", {}, alarm ? `${alarm.firing} firing, worst ${alarm.severity}` : "nothing fires"),
       Number.isFinite(lastSeen) ? h("span", { class: "muted" }, utc(lastSeen)) : null,
     );
@@ -114,4 +117,9 @@ export class Devices {
     this.tip.style.left = `${Math.max(8, Math.min(innerWidth - tip.width - 8, box.left))}px`;
     this.tip.style.top = `${box.bottom + 6 + tip.height > innerHeight ? box.top - tip.height - 6 : box.bottom + 6}px`;
   }
+}
+
+function presence(device) {
+  if (device.online === null) return "presence not announced";
+  return device.online ? "online" : "offline";
 }

@@ -50,7 +50,7 @@ export class Machine {
     const value = this.facts.letters.value;
     const text = count(total);
     if (value.firstChild?.nodeValue !== text) value.replaceChildren(text, " ", this.open);
-    this.open.hidden = !total;
+    this.open.hidden = !total || !this.store.config?.may.dead_letters;
     setAttr(value, "data-kind", total ? "warning" : null);
   }
 

@@ -169,7 +169,7 @@ function loadRuns() {
     const { items } = await api.runs({ limit: 30 });
     items.forEach((run) => store.mergeRun(run));
     followRuns();
-    store.lanes = (await api.lanes()).items;
+    store.lanes = (await api.lanes()).lanes;
     store.touch("lanes");
   });
 }

@@ -120,11 +120,11 @@ export class TopBar {
     const silent = Date.now() - ingest.heardAt;
     const { data } = ingest;
     const isSilent = silent > SILENT_MS || this.store.connection.name !== "connected";
-    setAttr(flow, "data-state", isSilent || data.broker_connected === false ? "problem" : "ok");
+    const problem = ingestProblem(data);
+    setAttr(flow, "data-state", isSilent || problem ? "problem" : "ok");
     setText(byId("flow-rate"), isSilent ? "–" : data.rate < 10 ? num(data.rate) : count(data.rate));
     setText(byId("flow-lag"), isSilent ? "unknown" : seconds(data.lag_s));
-    const window = data.window === undefined || data.window === null ? "" : ` · window ${typeof data.window === "object" ? JSON.stringify(data.window) : data.window}`;
-    setAttr(flow, "title", isSilent ? `No report from ingest for ${duration(silent)}` : `ingest: ${num(data.rate)} messages a second, lag ${seconds(data.lag_s)}${window}${data.broker_connected === false ? " · not connected to the broker" : ""}`);
+    setAttr(flow, "title", isSilent ? `No report from ingest for ${duration(silent)}` : `ingest: ${num(data.rate)} messages a second, lag ${seconds(data.lag_s)}, ${count(data.window)} not yet acknowledged${problem ? ` · ${problem}` : ""}`);
   }
 
   _drawUser() {
@@ -148,4 +148,11 @@ export class TopBar {
 /** "0.03 s": two decimals, so that the figure does not dance. */
 function seconds(value) {
   return Number.isFinite(value) ? `${value.toFixed(value < 10 ? 2 : 0)} s` : "–";
+}
+
+/** What keeps readings from coming in; empty when nothing does. */
+function ingestProblem(data) {
+  const blocked = Object.entries(data.blocked ?? {}).map(([lane, reason]) => `${lane} blocked: ${reason}`);
+  if (data.broker_connected === false) blocked.push(`broker: ${data.broker_problem ?? "not connected"}`);
+  return blocked.join(" · ");
 }

@@ -1,0 +1,107 @@
+"""Runs over HTTP: list, start, follow, cancel.
+
+The queue decides (``cluster.run_queue``); what a training accepts is checked at this
+border, so that a mistake is answered now and not by a job a minute later. Invariant: a
+run of a foreign tenant is not found.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from pydantic import Field
+
+from cluster.errors import RunNotFoundError
+from cluster.ids import new_id
+from cluster.runs import Run, RunRequest, RunState, run_to_json
+from serve_apps.api.border import ApiRoute, Body, Id, JsonObject, Limit, RequestId, tenant_of
+from serve_apps.api.trainings import check_training
+from serve_apps.auth import Identity, Role
+from serve_apps.authorisation import require
+from serve_apps.deps import deps_of
+
+router = APIRouter(prefix="/api/v1/runs", route_class=ApiRoute)
+
+MOST_LISTED = 1000
+"""Runs the queue is asked for when it holds those of several tenants."""
+
+
+class RunBody(Body):
+    """What is to be run."""
+
+    task: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    arguments: Annotated[JsonObject, Field(default_factory=dict)]
+    request_id: RequestId | None = None
+
+
+class CancelBody(Body):
+    """Cancelling twice is cancelling once; the id is only for the caller's log."""
+
+    request_id: RequestId | None = None
+
+
+@router.get("")
+async def list_runs(
+    request: Request,
+    identity: Annotated[Identity, Depends(require(Role.VIEWER))],
+    state: RunState | None = None,
+    limit: Limit = 100,
+) -> dict[str, Any]:
+    """Return runs, newest first."""
+    tenant = tenant_of(identity)
+    runs = await deps_of(request).run_queue.alist(limit if tenant is None else MOST_LISTED, state)
+    visible = [run for run in runs if _is_visible(run, tenant)]
+    return {"items": [run_to_json(run) for run in visible[:limit]]}
+
+
+@router.get("/{run_id}")
+async def get_run(
+    request: Request, identity: Annotated[Identity, Depends(require(Role.VIEWER))], run_id: Id
+) -> dict[str, Any]:
+    """Return one run."""
+    run = await deps_of(request).run_queue.aget(run_id)
+    return run_to_json(_visible(run, tenant_of(identity)))
+
+
+@router.post("", status_code=201)
+async def start_run(
+    request: Request, identity: Annotated[Identity, Depends(require(Role.ENGINEER))], body: RunBody
+) -> dict[str, Any]:
+    """Put a run into its lane; with the same ``request_id`` once only."""
+    tenant = tenant_of(identity)
+    if body.task == "train_model":
+        check_training(body.arguments, tenant)
+    run = await deps_of(request).run_queue.asubmit(
+        RunRequest(
+            task=body.task,
+            arguments=body.arguments,
+            user_id=identity.user_id,
+            tenant=identity.tenant,
+            request_id=body.request_id or new_id(),
+        )
+    )
+    if (run.task, run.arguments) != (body.task, body.arguments):
+        raise HTTPException(409, f"request_id {body.request_id!r} was used for another run, {run.id}")
+    return run_to_json(run)
+
+
+@router.post("/{run_id}/cancel")
+async def cancel_run(
+    request: Request,
+    identity: Annotated[Identity, Depends(require(Role.ENGINEER))],
+    run_id: Id,
+    body: CancelBody,  # noqa: ARG001 - its validation is its use
+) -> dict[str, Any]:
+    """Ask a run to end; its answer may still say that it lives."""
+    queue = deps_of(request).run_queue
+    _visible(await queue.aget(run_id), tenant_of(identity))
+    return run_to_json(await queue.acancel(run_id, identity.user_id))
+
+
+def _is_visible(run: Run, tenant: str | None) -> bool:
+    return tenant is None or run.tenant == tenant
+
+
+def _visible(run: Run, tenant: str | None) -> Run:
+    if not _is_visible(run, tenant):
+        raise RunNotFoundError(run.id)
+    return run
