@@ -228,7 +228,9 @@ def publications(items: Iterable[Publication]) -> list[dict[str, Any]]:
 
 
 def _connect(command_id: int, _method: str, params: dict[str, Any]) -> Connect:
-    subs = params.get("subs") or {}
+    subs = params.get("subs")
+    if subs is None:
+        subs = {}
     if not isinstance(subs, dict):
         raise FrameError("subs is not an object")
     recover: dict[str, StreamPosition] = {}

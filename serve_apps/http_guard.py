@@ -4,8 +4,8 @@ Plain ASGI, so that streams pass through untouched. Invariant: no request body i
 beyond the bound, whether or not the client announced its length.
 """
 
-import orjson
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -35,37 +35,21 @@ class HttpGuard:
             await self._app(scope, receive, send)
             return
         received = 0
-        started = False
 
         async def bounded_receive() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > MAX_BODY_BYTES:
-                raise _BodyTooLargeError
+                # An HTTPException, as the framework turns any other one into a 400.
+                raise HTTPException(413, f"a body has at most {MAX_BODY_BYTES} bytes")
             return message
 
         async def guarded_send(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        try:
-            await self._app(scope, bounded_receive, guarded_send)
-        except _BodyTooLargeError:
-            if started:
-                raise
-            body = orjson.dumps(
-                {"error": {"code": "too_large", "message": f"a body has at most {MAX_BODY_BYTES} bytes"}}
-            )
-            headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-            await guarded_send({"type": "http.response.start", "status": 413, "headers": headers})
-            await guarded_send({"type": "http.response.body", "body": body})
-
-
-class _BodyTooLargeError(Exception):
-    """Ends the reading of a body; never leaves this file."""
+        await self._app(scope, bounded_receive, guarded_send)
