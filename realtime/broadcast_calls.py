@@ -13,6 +13,7 @@ from realtime.messages import MessageType
 from realtime.publication import Priority
 
 MIN_PERCENT, MAX_PERCENT = 0.0, 100.0
+MAX_BAR_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ def _progress(
             **(data or {}),
         },
         Priority.PROGRESS,
-        coalesce_key=f"{run_id or ''}/{task_name}",
+        coalesce_key=f"{run_id or ''}/{task_name}"[:MAX_BAR_NAME],
         run_id=run_id,
     )
 
