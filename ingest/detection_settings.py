@@ -35,6 +35,10 @@ class DetectorSettings:
     """Values the AR baseline predicts from."""
     ridge: float = 0.01
     """Penalty of the AR baseline, per window."""
+    batch_readings: int = 2000
+    """Most readings taken from the stream in one turn."""
+    rebuild_readings: int = 100_000
+    """Most readings of the stream that a restarted detector fills its windows from."""
     evidence_before: int = 100
     """Readings before the alert that are kept as its evidence."""
     evidence_max: int = 400
@@ -47,8 +51,9 @@ class DetectorSettings:
             raise ValueError(f"warm_up_readings must be at least {BLOCK}, got {self.warm_up_readings}")
         if self.history_size < max(2 * BLOCK, self.warm_up_readings):
             raise ValueError(f"history_size must be at least {2 * BLOCK} and warm_up_readings, got {self.history_size}")
-        if self.max_series < 1:
-            raise ValueError(f"max_series must be at least 1, got {self.max_series}")
+        for name in ("max_series", "batch_readings", "rebuild_readings"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 1 <= self.context < BLOCK:
             raise ValueError(f"context must be 1-{BLOCK - 1}, got {self.context}")
         if not 0 < self.clear_ratio <= 1:

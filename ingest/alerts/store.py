@@ -165,7 +165,7 @@ class AlertStore:
         return result
 
     def counts(self, tenant: str | None = None) -> dict[str, Any]:
-        """Return ``{"total", "firing", "unacked": {severity: number}}``; unacked leaves closed ones out."""
+        """Return ``{"total", "firing", "unacked": {severity: number}}``; closed ones count in ``total`` only."""
         query = select(alerts.c.handling, alerts.c.condition, alerts.c.severity, func.count().label("number"))
         if tenant is not None:
             query = query.where(alerts.c.tenant == tenant)
@@ -177,7 +177,9 @@ class AlertStore:
                 unacked[row.severity] += row.number
         return {
             "total": sum(row.number for row in rows),
-            "firing": sum(row.number for row in rows if row.condition == Condition.FIRING),
+            "firing": sum(
+                row.number for row in rows if row.condition == Condition.FIRING and row.handling != Handling.CLOSED
+            ),
             "unacked": unacked,
         }
 
