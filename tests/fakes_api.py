@@ -1,0 +1,128 @@
+"""A gateway for tests of the HTTP API: real SQL, real queue core and alert engine, no Ray and no Valkey."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+from fastapi import FastAPI
+from sqlalchemy import Engine
+
+from cluster.run_queue import RunQueue, RunQueueSettings
+from cluster.run_store import RunStore
+from cluster.runs import LaneStatus, Run, RunRequest, RunState
+from cluster.settings import Settings
+from cluster.store import metadata, open_engine
+from ingest.alerts.engine import AlertEngine
+from serve_apps.app import create_app
+from serve_apps.auth import Authenticator, issue_signin_key, issue_token
+from serve_apps.deps import GatewayDeps
+from tests.fakes_alerts import FakeClock
+from tests.fakes_cluster import FakeClock as QueueClock
+from tests.fakes_cluster import FakeJobs
+from tests.fakes_gateway import LocalHub
+
+SECRET = b"s" * 32
+PORT = 8000
+ORIGIN = f"http://floor:{PORT}"
+
+
+class LocalRunQueue:
+    """The run queue's client over the real core, in this process."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.jobs = FakeJobs()
+        self.core = RunQueue(RunQueueSettings(listener="none"), RunStore(engine), self.jobs, QueueClock())
+
+    async def asubmit(self, request: RunRequest) -> Run:
+        return self.core.submit(request)
+
+    async def aget(self, run_id: str) -> Run:
+        return self.core.get(run_id)
+
+    async def acancel(self, run_id: str, user_id: str) -> Run:
+        return self.core.cancel(run_id, user_id)
+
+    async def alist(self, limit: int = 100, state: RunState | None = None) -> tuple[Run, ...]:
+        return self.core.list(limit, state)
+
+    async def alanes(self) -> tuple[LaneStatus, ...]:
+        return self.core.lanes()
+
+
+class FakeRedis:
+    """The few commands that the API sends to Valkey."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+
+    async def set(self, key: str, value: str, *, nx: bool = False, ex: int | None = None) -> bool | None:
+        assert ex is not None, "a key without an end would stay for ever"
+        if nx and key in self.values:
+            return None
+        self.values[key] = value
+        return True
+
+    async def get(self, key: str) -> bytes | None:
+        value = self.values.get(key)
+        return None if value is None else value.encode()
+
+    async def delete(self, key: str) -> int:
+        return 1 if self.values.pop(key, None) is not None else 0
+
+
+class HubWithStats(LocalHub):
+    """A hub that says that it is there."""
+
+    async def stats(self) -> dict[str, Any]:
+        self._check("stats", 1.0)
+        return {"epoch": "e"}
+
+
+class ApiFloor:
+    """The parts behind the API, and callers of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.engine = open_engine(f"sqlite:///{folder}/floor.db")
+        metadata.create_all(self.engine)
+        self.clock = FakeClock()
+        self.alerts = AlertEngine(self.engine, self.clock)
+        self.run_queue = LocalRunQueue(self.engine)
+        self.redis = FakeRedis()
+        self.hub = HubWithStats()
+        self.woken = 0
+        self._used: set[str] = set()
+        settings = Settings(http_port=PORT, data_dir=str(folder), storage_url=(folder / "storage").as_uri())
+        deps = SimpleNamespace(
+            settings=settings,
+            engine=self.engine,
+            redis=self.redis,
+            hub=self.hub,
+            run_queue=self.run_queue,
+            auth=Authenticator(SECRET, http_port=PORT, consume=self._consume),
+            relay=SimpleNamespace(wake=self._wake),
+        )
+        self.app: FastAPI = create_app(cast(GatewayDeps, deps))
+
+    def caller(
+        self, *roles: str, tenant: str | None = None, user: str = "nora", headers: dict[str, str] | None = None
+    ) -> httpx.AsyncClient:
+        """Return an HTTP client that is signed in with ``roles``; without any it is nobody."""
+        own = dict(headers or {})
+        if roles:
+            token = issue_token(SECRET, sub=user, tenant=tenant, roles=roles, ttl_s=60)
+            own["authorization"] = f"Bearer {token}"
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=ORIGIN, headers=own)
+
+    def signin_key(self, roles: Iterable[str] = ("admin",)) -> str:
+        """Return the key of a fresh sign-in link."""
+        return issue_signin_key(SECRET, sub="nora", tenant=None, roles=roles)
+
+    async def _consume(self, link_id: str, _ttl_s: float) -> bool:
+        is_new = link_id not in self._used
+        self._used.add(link_id)
+        return is_new
+
+    def _wake(self) -> None:
+        self.woken += 1

@@ -1,0 +1,219 @@
+"""Devices, dead letters, models, commands, configuration and status over HTTP."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.errors import CircuitOpenError
+from ingest.dead_letter import DeadLetter, DeadLetterStore
+from ingest.directory import DeviceDirectory, DeviceEntry
+from ingest.payload import Reading, Reason
+from serve_apps.api import commands, devices
+from serve_apps.status import EMPTY
+from tests.fakes_alerts import START_S, device_alert, readings
+from tests.fakes_api import ApiFloor
+
+COMMANDS = "/api/v1/commands"
+
+
+class FakeTask:
+    """``publish_mqtt_task`` without Ray: remembers, or fails as told."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.error: Exception | None = None
+
+    def submit(self, topic: str, payload: dict[str, Any], _timeout_s: float) -> "FakeTask":
+        self.sent.append((topic, payload))
+        return self
+
+    async def aresult(self, _timeout_s: float) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def task(monkeypatch: pytest.MonkeyPatch) -> FakeTask:
+    task = FakeTask()
+    monkeypatch.setattr(commands, "publish_mqtt_task", task)
+    return task
+
+
+def register(api: ApiFloor, *names: str) -> None:
+    DeviceDirectory(api.engine).register([DeviceEntry(*name.split("/")) for name in names])
+
+
+async def test_devices_are_listed_by_tenant(api: ApiFloor) -> None:
+    """A tenant sees its own devices; presence that was never announced is null, not offline."""
+    register(api, "demo/pump-1", "others/pump-2")
+    async with api.caller("viewer", tenant="demo") as caller:
+        items = (await caller.get("/api/v1/devices")).json()["items"]
+
+    assert [(item["device"], item["online"], item["last_seen_at"]) for item in items] == [("pump-1", None, None)]
+
+
+async def test_telemetry_of_a_device_comes_oldest_first(api: ApiFloor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest readings of one device, by metric; other devices' are left out."""
+    register(api, "demo/pump-1", "others/pump-1")
+    stored = [*readings([1.0, 2.0, 3.0]), *readings([9.0], device="pump-2")]
+    monkeypatch.setattr(devices, "_stream", lambda _url: FakeStream(stored))
+    async with api.caller("viewer", tenant="demo") as caller:
+        answer = (await caller.get("/api/v1/devices/demo/pump-1/telemetry?limit=2")).json()
+        foreign = await caller.get("/api/v1/devices/others/pump-1/telemetry")
+        unknown = await caller.get("/api/v1/devices/demo/nobody/telemetry")
+
+    assert answer["metrics"] == {"temperature": [[START_S + 1, 2.0, None], [START_S + 2, 3.0, None]]}
+    assert (foreign.status_code, unknown.status_code) == (404, 404)
+
+
+class FakeStream:
+    """A telemetry stream that holds what it was given."""
+
+    def __init__(self, stored: list[Reading]) -> None:
+        self._stored = stored
+
+    def history(self, count: int) -> list[SimpleNamespace]:
+        return [SimpleNamespace(reading=reading) for reading in self._stored[-count:]]
+
+
+async def test_dead_letters_show_reason_and_beginning(api: ApiFloor) -> None:
+    """Operators see why a message was set aside; a tenant's operator only the own ones."""
+    store = DeadLetterStore(api.engine, source="test")
+    store.add([letter("wf/demo/pump/telemetry", b"{nonsense"), letter("wf/others/pump/telemetry", b"\xff")])
+    async with api.caller("operator") as caller:
+        page = (await caller.get("/api/v1/dead-letters?limit=1")).json()
+        rest = (await caller.get(f"/api/v1/dead-letters?cursor={page['next_cursor']}")).json()
+    async with api.caller("operator", tenant="demo") as caller:
+        own = (await caller.get("/api/v1/dead-letters")).json()["items"]
+
+    assert page["items"][0]["preview"] == "\ufffd"
+    assert [item["topic"] for item in rest["items"]] == ["wf/demo/pump/telemetry"]
+    assert [item["preview"] for item in own] == ["{nonsense"]
+
+
+def letter(topic: str, payload: bytes) -> DeadLetter:
+    return DeadLetter(
+        topic=topic,
+        reason=next(iter(Reason)),
+        detail="because",
+        payload=payload,
+        payload_bytes=len(payload),
+        sha256=payload.hex(),
+        received_at=START_S,
+        is_repeat=False,
+    )
+
+
+async def test_a_command_is_published_once(api: ApiFloor, task: FakeTask) -> None:
+    """It carries its id, a repeated request is not sent again, another one under the same id is refused."""
+    register(api, "demo/door-1")
+    body = {"tenant": "demo", "device": "door-1", "payload": {"do": "lock"}, "request_id": "request-1"}
+    async with api.caller("operator") as caller:
+        first = await caller.post(COMMANDS, json=body)
+        again = await caller.post(COMMANDS, json=body)
+        other = await caller.post(COMMANDS, json=body | {"payload": {"do": "unlock"}})
+
+    assert (first.status_code, again.status_code, other.status_code) == (202, 202, 409)
+    assert first.json() == again.json() == {"id": "request-1", "topic": "wf/demo/door-1/cmd"}
+    assert task.sent == [("wf/demo/door-1/cmd", {"id": "request-1", "do": "lock"})]
+
+
+async def test_a_command_that_was_not_sent_may_be_tried_again(api: ApiFloor, task: FakeTask) -> None:
+    """With the circuit open the answer is 503 and the id is free."""
+    register(api, "demo/door-1")
+    body = {"tenant": "demo", "device": "door-1", "payload": {}, "request_id": "request-1"}
+    task.error = CircuitOpenError("mqtt_broker", 30.0)
+    async with api.caller("operator") as caller:
+        refused = await caller.post(COMMANDS, json=body)
+        task.error = None
+        accepted = await caller.post(COMMANDS, json=body)
+
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "2"
+    assert "mqtt_broker" in refused.json()["error"]["message"]
+    assert accepted.status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        pytest.param({"tenant": "others", "device": "door-1", "payload": {}}, 404, id="foreign-tenant"),
+        pytest.param({"tenant": "demo", "device": "nobody", "payload": {}}, 404, id="unknown-device"),
+        pytest.param({"tenant": "demo", "device": "door/+", "payload": {}}, 422, id="wildcard"),
+        pytest.param({"tenant": "demo", "device": "door-1", "payload": "lock"}, 422, id="text"),
+    ],
+)
+async def test_commands_reach_own_devices_only(
+    api: ApiFloor, task: FakeTask, body: dict[str, Any], status: int
+) -> None:
+    """Nothing is published for a device that is not the caller's."""
+    register(api, "demo/door-1", "others/door-1")
+    async with api.caller("operator", tenant="demo") as caller:
+        answer = await caller.post(COMMANDS, json=body)
+
+    assert answer.status_code == status
+    assert task.sent == []
+
+
+async def test_nan_is_not_json(api: ApiFloor, task: FakeTask) -> None:
+    """Python's parser would take it; no device's would."""
+    register(api, "demo/door-1")
+    async with api.caller("operator") as caller:
+        answer = await caller.post(
+            COMMANDS,
+            content=b'{"tenant":"demo","device":"door-1","payload":{"x":NaN}}',
+            headers={"content-type": "application/json"},
+        )
+
+    assert answer.status_code == 422
+    assert task.sent == []
+
+
+async def test_models_are_empty_before_the_first_training(api: ApiFloor) -> None:
+    """No storage folder yet is no failure."""
+    async with api.caller("viewer", tenant="demo") as caller:
+        answer = await caller.get("/api/v1/models")
+
+    assert answer.json() == {"live": [], "versions": []}
+
+
+async def test_config_says_what_the_caller_may(api: ApiFloor) -> None:
+    """The page greys out what the server would refuse."""
+    async with api.caller("operator") as caller:
+        config = (await caller.get("/api/v1/config")).json()
+
+    assert config["may"] == {
+        "acknowledge": True,
+        "verdict": True,
+        "train": False,
+        "cancel": False,
+        "command": True,
+        "dead_letters": True,
+    }
+    assert {"id": "recorded:nyc_taxi", "title": "recorded: nyc_taxi"} in config["training"]["datasets"]
+
+
+async def test_status_tells_what_is_away_and_never_guesses(api: ApiFloor) -> None:
+    """Without Ray ingest and detector do not answer: their state says so, their figures are null."""
+    api.alerts.raise_device_alerts([device_alert()])
+    async with api.caller("operator") as caller:
+        status = (await caller.get("/api/v1/status")).json()
+
+    assert set(status) >= set(EMPTY) - {"phase", "error"}
+    assert status["alerts_total"] == 1
+    assert status["dead_letters_total"] == 0
+    assert status["readings_total"] is None
+    assert status["services"]["ingest"]["state"] == "waiting"
+    assert status["services"]["hub"]["state"] == "running"
+
+
+async def test_status_keeps_other_tenants_to_itself(api: ApiFloor) -> None:
+    """A tenant hears of its own alerts, and of parts only whether they work."""
+    api.alerts.raise_device_alerts([device_alert(), device_alert(2, tenant="others", device="x")])
+    async with api.caller("viewer", tenant="demo") as caller:
+        status = (await caller.get("/api/v1/status")).json()
+
+    assert status["alerts_total"] == 1
+    assert status["readings_total"] is None
+    assert all(set(part) == {"state"} for part in status["services"].values())
