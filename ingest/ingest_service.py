@@ -23,7 +23,7 @@ from ingest.decoder import ClockTolerance
 from ingest.delivery import Delivery
 from ingest.delivery_queue import BatchLimits, DeliveryQueue
 from ingest.directory import DeviceDirectory, DeviceKey
-from ingest.errors import StoreUnavailableError
+from ingest.errors import AlertConflictError, StoreUnavailableError
 from ingest.inbox import MqttSettings, Subscription
 from ingest.lane import Lane
 from ingest.mqtt_address import MqttAddress
@@ -262,8 +262,11 @@ class IngestService:
         return new
 
     def _store_alerts(self, alerts: Sequence[DeviceAlert]) -> int:
-        with translated(SQL):
-            events = self._alerts.raise_device_alerts(alerts)
+        try:
+            with translated(SQL):
+                events = self._alerts.raise_device_alerts(alerts)
+        except AlertConflictError as error:
+            raise StoreUnavailableError(SQL, str(error)) from error
         self._on_alerts()
         self._heard_of(alerts)
         return min(len(events), len(alerts))

@@ -1,0 +1,220 @@
+"""The decoder: what it takes, what it refuses and why, and that nothing else comes out of it."""
+
+import math
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest.alerts.model import Severity
+from ingest.decoder import ClockTolerance, Decoder
+from ingest.payload import DeviceAlert, Flag, PayloadError, Reading, Reason, StateChange, decode_reading, encode_reading
+from ingest.topics import Topic, TopicClass
+from tests.bad_payloads import BAD_PAYLOADS, BadPayload, alert, telemetry
+
+NOW = 1_790_000_001.0
+TELEMETRY = Topic(TopicClass.TELEMETRY, "acme", "pump-7")
+ALERT = Topic(TopicClass.ALERT, "acme", "pump-7")
+STATE = Topic(TopicClass.STATE, "acme", "pump-7")
+
+
+@pytest.fixture
+def decoder() -> Decoder:
+    return Decoder(ClockTolerance())
+
+
+def decode(decoder: Decoder, kind: str, data: bytes) -> Reading | DeviceAlert | StateChange:
+    if kind == "telemetry":
+        return decoder.reading(TELEMETRY, data, NOW)
+    if kind == "alert":
+        return decoder.alert(ALERT, data, NOW)
+    return decoder.state(STATE, data, NOW)
+
+
+def test_a_reading_carries_what_the_device_said(decoder: Decoder) -> None:
+    """Values become floats, milliseconds become seconds, the topic names the device."""
+    data = telemetry(ts=1_790_000_000_500, values={"temp": 20, "rpm": 1.5}, recorded_at="2013-12-02T21:15:00Z")
+
+    assert decoder.reading(TELEMETRY, data, NOW) == Reading(
+        tenant="acme",
+        device="pump-7",
+        boot_id="b1",
+        seq=1,
+        ts=1_790_000_000.5,
+        values={"temp": 20.0, "rpm": 1.5},
+        recorded_at="2013-12-02T21:15:00Z",
+        received_at=NOW,
+        flags=(),
+    )
+
+
+def test_an_alert_carries_what_the_device_said(decoder: Decoder) -> None:
+    """All optional fields arrive."""
+    data = alert(metric="level", value=3, threshold=2.5, labels={"room": "B 12"})
+
+    assert decoder.alert(ALERT, data, NOW) == DeviceAlert(
+        tenant="acme",
+        device="pump-7",
+        boot_id="b1",
+        seq=1,
+        ts=1_790_000_000.0,
+        alert_type="leak",
+        severity=Severity.HIGH,
+        message="Water on the floor",
+        received_at=NOW,
+        metric="level",
+        value=3.0,
+        threshold=2.5,
+        labels={"room": "B 12"},
+    )
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_a_state_carries_presence(decoder: Decoder, online: bool) -> None:
+    """Birth and last will are told apart."""
+    assert decoder.state(STATE, orjson.dumps({"online": online}), NOW) == StateChange("acme", "pump-7", online, NOW)
+
+
+@pytest.mark.parametrize("bad", [pytest.param(bad, id=bad.name) for bad in BAD_PAYLOADS])
+def test_a_bad_payload_gets_its_reason(decoder: Decoder, bad: BadPayload) -> None:
+    """Every case of the catalogue is refused with the reason that says what is wrong."""
+    with pytest.raises(PayloadError) as refused:
+        decode(decoder, bad.kind, bad.payload)
+
+    assert refused.value.reason == bad.reason
+
+
+def test_the_catalogue_is_long_enough() -> None:
+    """At least sixty cases, and every reason that a payload alone can earn occurs."""
+    elsewhere = {Reason.OVERSIZE, Reason.UNKNOWN_TOPIC, Reason.REFUSED_BY_STORE}
+
+    assert len(BAD_PAYLOADS) >= 60
+    assert {bad.reason for bad in BAD_PAYLOADS} == set(Reason) - elsewhere
+
+
+def test_a_refusal_never_quotes_the_payload(decoder: Decoder) -> None:
+    """Details go into logs and pages; what a stranger sent does not."""
+    for bad in BAD_PAYLOADS:
+        with pytest.raises(PayloadError) as refused:
+            decode(decoder, bad.kind, bad.payload)
+        for stranger in ("is_admin", "apocalyptic", "<script>", "tenant_id", "../../etc", "yesterday"):
+            assert stranger not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "flag"),
+    [
+        pytest.param({"boot_id": ...}, Flag.UNKEYED, id="no-boot"),
+        pytest.param({"seq": ...}, Flag.UNKEYED, id="no-seq"),
+        pytest.param({"ts": ...}, Flag.NO_CLOCK, id="no-time"),
+        pytest.param({"ts": 0}, Flag.BAD_CLOCK, id="1970"),
+        pytest.param({"ts": -5}, Flag.BAD_CLOCK, id="negative"),
+        pytest.param({"ts": 1_790_000_000}, Flag.BAD_CLOCK, id="seconds-for-milliseconds"),
+        pytest.param({"ts": "soon"}, Flag.BAD_CLOCK, id="no-time-text"),
+        pytest.param({"ts": "x" * 500}, Flag.BAD_CLOCK, id="endless-text"),
+        pytest.param({"ts": (NOW + 315e6) * 1000}, Flag.FUTURE, id="ten-years-ahead"),
+        pytest.param({"ts": 1e300}, Flag.FUTURE, id="end-of-time"),
+        pytest.param({"ts": (NOW + 61) * 1000}, Flag.FUTURE, id="a-minute-ahead"),
+    ],
+)
+def test_an_odd_reading_is_used_with_a_flag(decoder: Decoder, fields: dict[str, object], flag: Flag) -> None:
+    """A bad clock or a missing key costs a flag, never the reading; the time of arrival stands in."""
+    reading = decoder.reading(TELEMETRY, telemetry(**fields), NOW)
+
+    assert reading.flags == (flag,)
+    if flag is not Flag.UNKEYED:
+        assert reading.ts == NOW
+    else:
+        assert reading.seq is None
+
+
+def test_a_late_reading_keeps_its_time(decoder: Decoder) -> None:
+    """What a device measured while it was offline belongs where it was measured."""
+    reading = decoder.reading(TELEMETRY, telemetry(ts=(NOW - 7200) * 1000), NOW)
+
+    assert (reading.ts, reading.flags) == (NOW - 7200, (Flag.LATE,))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-09-21T14:13:20Z", "2026-09-21T16:13:20+02:00", "2026-09-21T14:13:20", "2026-09-21 14:13:20.000"],
+)
+def test_iso_times_are_taken(decoder: Decoder, text: str) -> None:
+    """With and without an offset; without one it is UTC."""
+    reading = decoder.reading(TELEMETRY, telemetry(ts=text), NOW)
+
+    assert reading.ts == datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC).timestamp() == 1_790_000_000.0
+    assert reading.flags == ()
+
+
+def test_qos_0_is_flagged(decoder: Decoder) -> None:
+    """QoS 0 on a topic meant for QoS 1 is used, and said to be unreliable."""
+    assert decoder.reading(TELEMETRY, telemetry(), NOW, qos=0).flags == (Flag.UNRELIABLE,)
+
+
+@pytest.mark.parametrize("text", ["a:b", "12:30:00", '":"', ":" * 50])
+def test_colons_in_texts_are_no_duplicate_keys(decoder: Decoder, text: str) -> None:
+    """The quick test for duplicate keys counts colons; those in texts must not count as keys."""
+    assert decoder.alert(ALERT, alert(message=text), NOW).message == text
+
+
+def test_an_escaped_colon_is_no_duplicate_key(decoder: Decoder) -> None:
+    """A colon written as an escape is missing in the bytes and must not confuse the count."""
+    data = alert(message="X").replace(b'"X"', b'"a\\u003ab"')
+
+    assert decoder.alert(ALERT, data, NOW).message == "a:b"
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+documents = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+)
+almost = st.dictionaries(
+    st.sampled_from(["ts", "boot_id", "seq", "values", "recorded_at", "severity", "message", "alert_type", "labels"]),
+    documents | st.dictionaries(st.text(max_size=5), scalars, max_size=3),
+)
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=200) | almost.map(lambda document: _dumped(document)))
+def test_any_bytes_give_a_result_or_a_payload_error(data: bytes) -> None:
+    """Nothing a device sends makes the decoder raise anything else, and what passes is sound."""
+    decoder = Decoder(ClockTolerance())
+    for kind in ("telemetry", "alert", "state"):
+        try:
+            decoded = decode(decoder, kind, data)
+        except PayloadError:
+            continue
+        if isinstance(decoded, Reading):
+            assert math.isfinite(decoded.ts)
+            assert all(math.isfinite(value) for value in decoded.values.values())
+            assert decode_reading(encode_reading(decoded)) == decoded
+
+
+@settings(max_examples=200)
+@given(
+    values=st.dictionaries(
+        st.from_regex(r"[A-Za-z0-9_.:-]{1,12}", fullmatch=True),
+        st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**60), 2**60),
+        min_size=1,
+        max_size=5,
+    ),
+    boot_id=st.none() | st.from_regex(r"[A-Za-z0-9_.:-]{1,64}", fullmatch=True),
+    seq=st.none() | st.integers(0, 2**53 - 1),
+)
+def test_every_good_reading_is_taken(values: dict[str, float], boot_id: str | None, seq: int | None) -> None:
+    """No valid payload is refused, and its values arrive unchanged."""
+    data = orjson.dumps({"boot_id": boot_id, "seq": seq, "values": values})
+
+    reading = Decoder(ClockTolerance()).reading(TELEMETRY, data, NOW)
+
+    assert reading.values == {metric: float(value) for metric, value in values.items()}
+    assert (reading.seq is None) == (seq is None or boot_id is None)
+
+
+def _dumped(document: object) -> bytes:
+    import json
+
+    return json.dumps(document).encode()
