@@ -147,6 +147,8 @@ def read_entries(path: Path) -> list[DeviceEntry]:
             raise ValueError(f"{path.name}: columns must be {', '.join(COLUMNS)}; got {', '.join(sorted(header))}")
         entries = []
         for number, row in enumerate(reader, start=2):
+            if None in row:  # csv's key for cells beyond the header
+                raise ValueError(f"{path.name}, row {number}: more cells than columns")
             if not is_level(row["tenant"] or "") or not is_level(row["device"] or ""):
                 raise ValueError(f"{path.name}, row {number}: tenant and device must be 1-64 of [A-Za-z0-9_-]")
             entries.append(DeviceEntry(**{name: (row.get(name) or "").strip() or None for name in COLUMNS}))  # type: ignore[arg-type]

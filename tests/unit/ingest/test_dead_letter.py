@@ -1,0 +1,92 @@
+"""Dead letters in SQL: once each, counted, cut, and gone in time."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from cluster.store import metadata, open_engine
+from ingest.dead_letter import KEPT_BYTES, DeadLetter, DeadLetterStore
+from ingest.payload import Reason
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DeadLetterStore:
+    engine = open_engine(f"sqlite:///{tmp_path}/floor.db")
+    metadata.create_all(engine)
+    return DeadLetterStore(engine, source="ingest-0")
+
+
+def letter(
+    payload: bytes = b"{", topic: str = "wf/a/b/telemetry", at: float = 1.0, is_repeat: bool = False
+) -> DeadLetter:
+    return DeadLetter(
+        topic=topic,
+        reason=Reason.NOT_JSON,
+        detail="at character 1",
+        payload=payload,
+        payload_bytes=len(payload),
+        sha256=hashlib.sha256(payload).hexdigest(),
+        received_at=at,
+        is_repeat=is_repeat,
+    )
+
+
+def test_a_letter_is_kept_with_all_it_takes_to_understand_it(store: DeadLetterStore) -> None:
+    """Topic, reason, detail, payload, length and hash are there."""
+    store.add([letter()])
+
+    (row,) = store.list()
+    assert (row.topic, row.reason, row.detail) == ("wf/a/b/telemetry", "not_json", "at character 1")
+    assert (row.payload, row.payload_bytes, row.source) == (b"{", 1, "ingest-0")
+    assert row.sha256 == hashlib.sha256(b"{").hexdigest()
+
+
+def test_a_redelivery_is_one_letter_counted_once(store: DeadLetterStore) -> None:
+    """Ingest may be killed between the commit and the acknowledgement."""
+    store.add([letter()])
+    store.add([letter(is_repeat=True)])
+
+    assert [row.count for row in store.list()] == [1]
+    assert store.total() == 1
+
+
+def test_a_device_that_repeats_itself_cannot_fill_the_store(store: DeadLetterStore) -> None:
+    """Equal content is one row that counts; first and last arrival are known."""
+    store.add([letter(at=1.0), letter(at=2.0), letter(at=3.0)])
+
+    (row,) = store.list()
+    assert (row.count, row.at, row.last_at) == (3, 1.0, 3.0)
+    assert store.total() == 3
+
+
+def test_equal_content_on_two_topics_is_two_letters(store: DeadLetterStore) -> None:
+    """Which device sent it is the first question."""
+    store.add([letter(topic="wf/a/b/telemetry"), letter(topic="wf/a/c/telemetry")])
+
+    assert [row.topic for row in store.list()] == ["wf/a/c/telemetry", "wf/a/b/telemetry"]
+
+
+def test_a_payload_is_cut(store: DeadLetterStore) -> None:
+    """64 KiB are kept, whatever comes."""
+    store.add([letter(payload=b"x" * (KEPT_BYTES + 1), topic="t" * 5000)])
+
+    (row,) = store.list()
+    assert (len(row.payload), row.payload_bytes, len(row.topic)) == (KEPT_BYTES, KEPT_BYTES + 1, 512)
+
+
+def test_letters_are_listed_page_by_page(store: DeadLetterStore) -> None:
+    """Newest first, and a page continues below the last id."""
+    store.add([letter(payload=b"%d" % number) for number in range(5)])
+    first = store.list(limit=2)
+
+    assert [row.payload for row in first] == [b"4", b"3"]
+    assert [row.payload for row in store.list(limit=9, before_id=first[-1].id)] == [b"2", b"1", b"0"]
+
+
+def test_old_letters_expire_by_their_last_arrival(store: DeadLetterStore) -> None:
+    """One that still comes stays."""
+    store.add([letter(payload=b"old", at=10.0), letter(payload=b"new", at=99.0)])
+
+    assert store.expire(before=50.0) == 1
+    assert [row.payload for row in store.list()] == [b"new"]
