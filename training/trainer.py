@@ -8,9 +8,10 @@ carries nothing; a group that cannot start makes ``fit`` raise instead of trying
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import ray
+from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -19,6 +20,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer  # what ray.train.torc
 
 from cluster.lanes import get_route
 from training.errors import HyperparameterError, TrainingError, WorkersDidNotStartError, WorkersFailedError
+from training.lone_worker import LoneWorkerConfig
 from training.settings import TrainSettings
 from training.train_fn import TrainTask, train_anomaly_detector
 
@@ -92,6 +94,7 @@ def build_trainer(task: TrainTask, cluster_resources: Mapping[str, float]) -> To
     return LaneTrainer(
         train_anomaly_detector,
         train_loop_config=task.to_config(),
+        torch_config=cast(TorchConfig, LoneWorkerConfig()) if settings.num_workers == 1 else None,
         scaling_config=scaling(settings, cluster_resources),
         run_config=RunConfig(
             name=task.run_id or "local",
