@@ -24,8 +24,8 @@ from cluster.runs import Run
 
 logger = logging.getLogger(__name__)
 
-DASHBOARD_VARIABLE = "WATCHFLOOR_RAY_DASHBOARD_URL"
-"""Exported by the supervisor; a cluster that somebody else started says ``RAY_API_SERVER_ADDRESS``."""
+DASHBOARD_VARIABLE = "RAY_API_SERVER_ADDRESS"
+"""Ray's own name for it; the supervisor exports it to every process of the floor."""
 DEFAULT_DASHBOARD_URL = "http://127.0.0.1:8265"
 REQUEST_TIMEOUT_S = 5.0
 SERVICE = "Ray's job server"
@@ -147,7 +147,7 @@ class RayJobs:
 
 def dashboard_url() -> str:
     """Return where this floor's Ray takes jobs."""
-    return os.environ.get(DASHBOARD_VARIABLE) or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_DASHBOARD_URL
+    return os.environ.get(DASHBOARD_VARIABLE) or DEFAULT_DASHBOARD_URL
 
 
 def _first_line(text: str) -> str:
