@@ -18,7 +18,8 @@ import numpy as np
 
 from ingest.alerts.model import Evidence, Severity, iso
 from ingest.baseline import NAME, VERSION
-from ingest.detection_settings import DetectorSettings
+from ingest.conformal import Tail
+from ingest.detection_settings import BLOCK, DetectorSettings
 from ingest.episode import Change, Episode
 from ingest.errors import ScorerError
 from ingest.payload import Reading
@@ -217,7 +218,7 @@ class Detector:
             value=point.value,
             score=round(score, 3),
             threshold=round(threshold, 3),
-            severity=self._severity(series, score, threshold),
+            severity=_severity(judged.tail, score, threshold),
             text=explain(judged.ranks[:, number]),
             count=state.episode.exceeding,
             model=series.scored_by.name if series.scored_by is not None else NAME,
@@ -225,15 +226,12 @@ class Detector:
             evidence=self._evidence(state, int(judged.indices[number]), threshold),
         )
 
-    def _severity(self, series: Series, score: float, threshold: float) -> Severity:
-        if series.tail is not None and series.tail.rate(score) * HIGH_RARITY <= series.tail.rate(threshold):
-            return Severity.HIGH
-        return Severity.WARNING
-
     def _evidence(self, state: SeriesState, index: int, threshold: float) -> Evidence:
         window = state.series.window
         started = int(np.searchsorted(window.column("ts"), state.episode.started_ts))
-        first = max(0, min(started, index) - self._settings.evidence_before)
+        # The oldest block is left out: how much of it is still there depends on how readings were batched.
+        oldest = max(0, index + 1 - (self._settings.history_size - BLOCK))
+        first = max(oldest, min(started, index) - self._settings.evidence_before)
         last = min(index + 1, first + self._settings.evidence_max)
         columns = (window.column(name)[first:last].tolist() for name in ("ts", "value", "score", "recorded_s"))
         points = tuple(
@@ -241,6 +239,12 @@ class Detector:
             for ts, value, score, at in zip(*columns, strict=True)
         )
         return Evidence(state.series.key.metric, points, round(threshold, 3), points[0][0], points[-1][0])
+
+
+def _severity(tail: Tail | None, score: float, threshold: float) -> Severity:
+    if tail is not None and tail.rate(score) * HIGH_RARITY <= tail.rate(threshold):
+        return Severity.HIGH
+    return Severity.WARNING
 
 
 def _residuals(scorer: Scorer | None, windows: list[Windows]) -> list[Residuals | None]:

@@ -69,7 +69,9 @@ class Judged:
     ranks: Ranks
     """Shape (T, M)."""
     threshold: float | None
-    """None until the series is warm."""
+    """That they are held against; None until the series is warm."""
+    tail: Tail | None
+    """That the threshold came from."""
 
 
 class Series:
@@ -135,12 +137,12 @@ class Series:
             residuals = self.baseline.residuals(piece.windows)
         features = self._features(piece.indices, residuals)
         ranks_TM = self._ranks.judge(features)
-        scores_M = ranks_TM.sum(axis=0)
-        threshold = self.threshold
+        scores_M = _summed(ranks_TM)
+        threshold, tail = self.threshold, self.tail
         self.window.score[piece.indices] = scores_M
         if self._ranks.room == BLOCK:
             self._end_block()
-        return Judged(piece.indices, scores_M, ranks_TM, threshold)
+        return Judged(piece.indices, scores_M, ranks_TM, threshold, tail)
 
     def history_windows(self, scorer: Scorer | None, waiting_M: Indices) -> Windows:
         """Return the windows of the judged history, for ``adopt``; empty before the first fit."""
@@ -162,7 +164,7 @@ class Series:
         if len(judged) == 0:
             return
         ranks = self._ranks.refill(self._features(judged, residuals), unsorted=BLOCK - self._ranks.room)
-        self.window.score[judged] = ranks.sum(axis=0)
+        self.window.score[judged] = _summed(ranks)
         self._fit_tail()
 
     def _judged(self, waiting_M: Indices) -> Indices:
@@ -214,6 +216,14 @@ class Series:
         if self.window.total >= self._settings.warm_up_readings:
             immature = max(0, IMMATURE - (self.window.total - len(self.window)))
             self.tail = Tail.fit(self.window.score[immature:], TAIL_SHARE)
+
+
+def _summed(ranks_TM: Ranks) -> NDArray[np.float64]:
+    """Return the sum over tails, added up in the same order for any number of readings (numpy's own is not)."""
+    scores_M: NDArray[np.float64] = ranks_TM[0].copy()
+    for ranks_M in ranks_TM[1:]:
+        scores_M += ranks_M
+    return scores_M
 
 
 def explain(ranks_T: NDArray[np.float64]) -> str:
