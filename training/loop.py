@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
@@ -81,7 +82,7 @@ def fit(
     for epoch in range(start.epoch, epochs):
         model.train()
         # Kept as a tensor: reading a number from the device after every step would wait for it.
-        loss_sum = next(model.parameters()).new_tensor(progress.loss_sum).double()
+        loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=next(model.parameters()).device)
         steps = progress.step
         for index, (context, target) in enumerate(batches(epoch)):
             if index < progress.step:
