@@ -1,0 +1,88 @@
+"""What waits in a process that broadcasts."""
+
+from typing import Any
+
+from realtime.publication import Draft, Priority
+from realtime.send_buffer import SendBuffer
+from realtime.settings import BroadcastSettings
+
+
+def make_buffer(**settings: Any) -> SendBuffer:
+    return SendBuffer(BroadcastSettings(**settings))
+
+
+def draft(data: str, priority: Priority = Priority.NORMAL, bar: str | None = None) -> Draft:
+    return Draft("run:1", data.encode(), Priority.PROGRESS if bar else priority, None, bar)
+
+
+def taken(buffer: SendBuffer, max_count: int = 100, max_bytes: int = 10_000) -> list[str]:
+    return [waiting.draft.data.decode() for waiting in buffer.take(max_count, max_bytes)]
+
+
+def test_messages_leave_in_the_order_of_the_calls() -> None:
+    """Whatever their class: a completion must not overtake its last progress."""
+    buffer = make_buffer()
+    buffer.offer(draft("1", Priority.NORMAL), 0.0)
+    buffer.offer(draft("2", bar="bar"), 0.0)
+    buffer.offer(draft("3", Priority.CRITICAL), 0.0)
+
+    assert (taken(buffer), len(buffer), buffer.num_bytes) == (["1", "2", "3"], 0, 0)
+
+
+def test_a_batch_is_bounded_but_never_empty() -> None:
+    """By number and by bytes."""
+    buffer = make_buffer()
+    for data in ("aaaa", "bbbb", "c"):
+        buffer.offer(draft(data), 0.0)
+
+    assert [taken(buffer, max_bytes=1), taken(buffer, max_count=1), taken(buffer)] == [["aaaa"], ["bbbb"], ["c"]]
+
+
+def test_of_a_bar_only_the_latest_value_waits() -> None:
+    """At the place of its first one, so that a flood cannot keep it waiting for ever."""
+    buffer = make_buffer()
+    offers = [buffer.offer(draft(value, bar="bar"), 0.0) for value in ("10 %", "20 %", "30 %")]
+    buffer.offer(draft("done"), 0.0)
+
+    assert ([offer.coalesced for offer in offers], taken(buffer)) == ([0, 1, 1], ["30 %", "done"])
+
+
+def test_a_full_buffer_still_takes_the_last_value_of_a_bar() -> None:
+    """Bars have room of their own."""
+    buffer = make_buffer(buffer_size=1)
+    buffer.offer(draft("alert"), 0.0)
+
+    assert buffer.offer(draft("100 %", bar="bar"), 0.0).is_accepted is True
+
+
+def test_a_full_buffer_refuses_what_is_not_more_urgent() -> None:
+    """By number or by bytes."""
+    buffer = make_buffer(buffer_size=2, buffer_max_bytes=4)
+    assert [buffer.offer(draft(data), 0.0).is_accepted for data in ("aa", "bbb", "b", "c")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+def test_the_more_urgent_displaces_the_oldest_of_the_least_urgent() -> None:
+    """And what was displaced is handed back to be counted."""
+    buffer = make_buffer(buffer_size=3)
+    buffer.offer(draft("high", Priority.HIGH), 0.0)
+    buffer.offer(draft("old"), 0.0)
+    buffer.offer(draft("new"), 0.0)
+    offer = buffer.offer(draft("critical", Priority.CRITICAL), 0.0)
+
+    assert ([waiting.draft.data for waiting in offer.displaced], taken(buffer)) == (
+        [b"old"],
+        ["high", "new", "critical"],
+    )
+
+
+def test_too_many_bars_displace_the_oldest() -> None:
+    """Memory is bounded, and the loss is handed back to be counted."""
+    buffer = make_buffer(progress_keys=2)
+    offers = [buffer.offer(draft(name, bar=name), 0.0) for name in "abc"]
+
+    assert ([waiting.draft.data for waiting in offers[2].displaced], taken(buffer)) == ([b"a"], ["b", "c"])
