@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow.dataset as ds
 import pytest
+from fakes_ingest import make_reading
 
 from ingest.archive import (
     SCHEMA,
@@ -16,7 +17,6 @@ from ingest.archive import (
     stream_id,
 )
 from ingest.payload import Reading
-from tests.fakes_ingest import make_reading
 
 DAY = "2026-09-21"
 MIDNIGHT_MS = 1_789_948_800_000

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import orjson
 import pytest
+from bad_payloads import BAD_PAYLOADS, BadPayload, alert, telemetry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,6 @@ from ingest.alerts.model import Severity
 from ingest.decoder import ClockTolerance, Decoder
 from ingest.payload import DeviceAlert, Flag, PayloadError, Reading, Reason, StateChange, decode_reading, encode_reading
 from ingest.topics import Topic, TopicClass
-from tests.bad_payloads import BAD_PAYLOADS, BadPayload, alert, telemetry
 
 NOW = 1_790_000_001.0
 TELEMETRY = Topic(TopicClass.TELEMETRY, "acme", "pump-7")

@@ -4,9 +4,9 @@ import threading
 import time
 
 import pytest
+from fakes_ingest import make_delivery
 
 from ingest.delivery_queue import BatchLimits, DeliveryQueue
-from tests.fakes_ingest import make_delivery
 
 AT_ONCE = BatchLimits(count=10, payload_bytes=1000, linger_s=0.0)
 

@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 import pytest
+from bad_payloads import telemetry
+from fakes_ingest import RecordingObserver, make_delivery
 
 from cluster.clock import SystemClock
 from ingest import lane as lane_module
@@ -16,8 +18,6 @@ from ingest.lane import Lane
 from ingest.payload import Reading, Reason
 from ingest.pipeline import Pipeline
 from ingest.topics import TopicTree
-from tests.bad_payloads import telemetry
-from tests.fakes_ingest import RecordingObserver, make_delivery
 
 
 class Bench:

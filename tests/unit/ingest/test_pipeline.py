@@ -3,6 +3,8 @@
 import hashlib
 
 import pytest
+from bad_payloads import alert, telemetry
+from fakes_ingest import make_delivery
 
 from ingest.dead_letter import DeadLetter
 from ingest.decoder import ClockTolerance
@@ -10,8 +12,6 @@ from ingest.delivery import MAX_PAYLOAD_BYTES, cut_payload
 from ingest.payload import DeviceAlert, Reading, Reason, StateChange
 from ingest.pipeline import Pipeline
 from ingest.topics import TopicTree
-from tests.bad_payloads import alert, telemetry
-from tests.fakes_ingest import make_delivery
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """The window of open deliveries: order, repeats, and packet ids that come back."""
 
+from fakes_ingest import make_delivery
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.receive_window import REMEMBERED_S, ReceiveWindow
-from tests.fakes_ingest import make_delivery
 
 
 def test_acknowledgements_keep_the_order_of_arrival() -> None:

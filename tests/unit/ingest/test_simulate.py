@@ -4,6 +4,8 @@ import itertools
 import random
 
 import pytest
+from bad_payloads import alert
+from fakes_ingest import make_delivery
 
 from ingest.alerting_devices import door_alerts, pump_alerts
 from ingest.decoder import ClockTolerance
@@ -12,8 +14,6 @@ from ingest.pipeline import Pipeline
 from ingest.recorded import RecordedSeries, load_series, series_names
 from ingest.simulate import Replay, _points
 from ingest.topics import TopicTree
-from tests.bad_payloads import alert
-from tests.fakes_ingest import make_delivery
 
 
 def test_seven_series_ship() -> None:

@@ -1,0 +1,232 @@
+"""Real parts for ingest's tests: services that can be stopped, an ingest, a device that counts its PUBACKs."""
+
+import shutil
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+from sqlalchemy import Engine
+
+import ingest.alerts.tables  # noqa: F401  declares what the schema needs
+from cluster.embedded import Credentials, EmbeddedService, EmbeddedSettings, mqtt_service, redis_service
+from cluster.ports import LOOPBACK, free_port
+from cluster.process import Child, send
+from cluster.store import metadata, open_engine
+from ingest.device_mqtt import DeviceConnection
+from ingest.inbox import MqttSettings
+from ingest.ingest_service import IngestService, IngestSettings, IngestStatus
+from ingest.mqtt_address import MqttAddress
+from ingest.payload import Reading
+from ingest.telemetry_redis import TelemetryStream
+from ingest.topics import TopicClass, TopicTree
+
+MOSQUITTO = "/usr/sbin/mosquitto"
+HAS_MOSQUITTO = Path(MOSQUITTO).exists() or shutil.which("mosquitto") is not None
+
+Key = tuple[str, str, int]
+"""(device, boot_id, seq)."""
+
+
+def eventually(check: Callable[[], bool], within_s: float = 20.0, every_s: float = 0.05) -> bool:
+    """Wait for something that happens in another thread or process; False when it did not."""
+    give_up_at = time.monotonic() + within_s
+    while time.monotonic() < give_up_at:
+        if check():
+            return True
+        time.sleep(every_s)
+    return check()
+
+
+class StoppableService:
+    """A real service that a test kills and starts again on the same port and data."""
+
+    def __init__(self, service: EmbeddedService) -> None:
+        self._service = service
+        self._child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        return self._service.url
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._child = self._service.start()
+        self._service.wait_ready(self._child, 20.0)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self._child is not None
+        self._child.kill()
+        self._child.wait(5.0)
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open and nothing answers."""
+        assert self._child is not None
+        send(self._child.identity, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        assert self._child is not None
+        send(self._child.identity, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it for good."""
+        if self._child is not None:
+            self.resume()
+            self._child.stop()
+
+
+def own_broker(folder: Path, ack_wait_s: int = 5) -> StoppableService:
+    """Return an embedded broker of a test's own, not started yet."""
+    settings = EmbeddedSettings(mqtt_ack_wait_s=ack_wait_s)
+    return StoppableService(mqtt_service(folder, free_port(), Credentials.load_or_create(folder), settings))
+
+
+def own_valkey(folder: Path, max_memory_mb: int = 64) -> StoppableService:
+    """Return an embedded Valkey of a test's own, not started yet."""
+    settings = EmbeddedSettings(redis_max_memory_mb=max_memory_mb)
+    return StoppableService(redis_service(folder, free_port(), Credentials.load_or_create(folder), settings))
+
+
+def own_mosquitto(folder: Path, version: str = "5") -> StoppableService:
+    """Return a Debian mosquitto of a test's own, not started yet; its URL asks for MQTT ``version``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    config = folder / "mosquitto.conf"
+    config.write_text(
+        f"listener {port} {LOOPBACK}\nallow_anonymous true\nuser root\n"
+        f"persistence true\npersistence_location {folder}/\nautosave_on_changes true\nautosave_interval 1\n"
+        "max_inflight_messages 1000\nmax_queued_messages 100000\nlog_type error\n",
+        encoding="utf-8",
+    )
+    program = MOSQUITTO if Path(MOSQUITTO).exists() else "mosquitto"
+    return StoppableService(
+        EmbeddedService(
+            name="mosquitto",
+            argv=(program, "-c", str(config)),
+            url=f"mqtt://{LOOPBACK}:{port}?version={version}",
+            port=port,
+            log_path=folder / "mosquitto.log",
+        )
+    )
+
+
+@dataclass
+class Ingest:
+    """A running ingest with its stores, on a topic root of its own."""
+
+    mqtt_url: str
+    redis_url: str
+    engine: Engine
+    root: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:10]}")
+    settings: IngestSettings = field(default_factory=lambda: IngestSettings(tick_s=0.1, directory_s=0.2))
+    statuses: list[IngestStatus] = field(default_factory=list)
+    num_wakes: int = 0
+    service: IngestService | None = None
+
+    def __post_init__(self) -> None:
+        self.stream = TelemetryStream.open(self.redis_url)
+        self.tree = TopicTree(self.root)
+
+    def start(self) -> None:
+        """Start the service; it keeps its client id over restarts."""
+        self.service = IngestService(
+            address=MqttAddress.parse(self.mqtt_url),
+            topic_root=self.root,
+            engine=self.engine,
+            stream=TelemetryStream.open(self.redis_url),
+            settings=self.settings,
+            mqtt=MqttSettings(client_id=f"ingest-{self.root}", keepalive_s=2),
+            on_alerts=self._woken,
+            on_tick=self.statuses.append,
+        )
+        self.service.start()
+        assert eventually(lambda: self.is_connected()), self.statuses[-1:]
+
+    def stop(self) -> None:
+        """Stop it; unacknowledged messages stay with the broker."""
+        if self.service is not None:
+            self.service.stop()
+
+    def is_connected(self) -> bool:
+        """Say whether the newest status reports a broker."""
+        return bool(self.statuses) and self.statuses[-1].broker_connected
+
+    def status(self) -> IngestStatus:
+        """Return the newest status."""
+        assert self.statuses
+        return self.statuses[-1]
+
+    def stored(self) -> list[Reading]:
+        """Return all that lies in the stream."""
+        return [entry.reading for entry in self.stream.history(1_000_000)]
+
+    def stored_keys(self) -> list[Key]:
+        """Return the keys of all that lies in the stream, repetitions included."""
+        return [(r.device, r.boot_id, r.seq) for r in self.stored() if r.seq is not None]
+
+    def _woken(self) -> None:
+        self.num_wakes += 1
+
+
+def make_engine(folder: Path) -> Engine:
+    """Return an SQLite store with every table."""
+    engine = open_engine(f"sqlite:///{folder}/floor.db")
+    metadata.create_all(engine)
+    return engine
+
+
+class CountingDevice:
+    """A device process as the promise sees it: what it sent, and what it was told is accepted."""
+
+    def __init__(self, mqtt_url: str, root: str, name: str, in_flight: int = 50) -> None:
+        self.name = name
+        self.boot_id = uuid.uuid4().hex[:8]
+        self._tree = TopicTree(root)
+        self._connection: DeviceConnection[Key] = DeviceConnection(
+            MqttAddress.parse(mqtt_url), f"{root}-{name}", in_flight=in_flight
+        )
+        self._seq = 0
+        self._connection.start()
+        assert self._connection.wait_connected(20.0)
+
+    def send(self, timeout_s: float = 5.0, kind: TopicClass = TopicClass.TELEMETRY, **fields: object) -> bool:
+        """Publish the next message; a reading unless ``kind`` says otherwise."""
+        head = {"ts": int(time.time() * 1000), "boot_id": self.boot_id, "seq": self._seq}
+        body = fields or {"values": {"value": float(self._seq)}}
+        return self.send_raw(orjson.dumps(head | body), kind, timeout_s)
+
+    def send_raw(self, payload: bytes, kind: TopicClass = TopicClass.TELEMETRY, timeout_s: float = 5.0) -> bool:
+        """Publish any bytes under the next sequence number of the books."""
+        topic = self._tree.build(kind, "demo", self.name)
+        if not self._connection.publish(topic, payload, (self.name, self.boot_id, self._seq), timeout_s):
+            return False
+        self._seq += 1
+        return True
+
+    def send_for(self, seconds: float, per_second: float, stop: threading.Event | None = None) -> None:
+        """Publish readings at a steady pace, whatever happens to the broker or to ingest."""
+        started_s = time.monotonic()
+        due = 0
+        while time.monotonic() - started_s < seconds and not (stop and stop.is_set()):
+            while due < (time.monotonic() - started_s) * per_second:
+                self.send(timeout_s=0.5)
+                due += 1
+            time.sleep(0.005)
+
+    def acknowledged(self) -> set[Key]:
+        """Return what the broker has accepted."""
+        return set(self._connection.acknowledged())
+
+    def wait_all_acknowledged(self, timeout_s: float = 20.0) -> bool:
+        """Wait until nothing is open."""
+        return eventually(lambda: self._connection.num_open() == 0, timeout_s)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._connection.stop()
