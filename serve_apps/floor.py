@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         # The top of the process: the supervisor shows the one line, the log keeps the traceback.
         logger.exception("bootstrap failed")
-        return _ended(arguments.result, EXIT_FAILED, f"{type(error).__name__}: {error}")
+        return _ended(arguments.result, EXIT_FAILED, _one_line(error))
     return _ended(arguments.result, 0, "")
 
 
@@ -136,6 +136,12 @@ def _named(entry: str) -> Callable[..., Any]:
 def _wait(parts: dict[str, "Future[Any]"]) -> None:
     for future in parts.values():
         future.result(PART_TIMEOUT_S)
+
+
+def _one_line(error: Exception) -> str:
+    # Ray puts the remote traceback into the text, with the cause last.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no details'}"
 
 
 def _ended(result: Path | None, status: int, error: str) -> int:

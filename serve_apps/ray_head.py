@@ -19,6 +19,9 @@ OBJECT_STORE_BYTES = 200 * 1024 * 1024
 """Messages and model weights are small; the default takes 30 % of the machine's memory."""
 
 HAPROXY_MAX_CONNECTIONS = 20_000
+HAPROXY_FILES_PER_CONNECTION = 2.5
+HAPROXY_OTHER_FILES = 100
+"""HAProxy refuses to start when its connections would need more files than the process may open."""
 HAPROXY_HARD_STOP_S = 3600
 """Life of an old HAProxy after a reload; sockets renew themselves before (30-50 min)."""
 
@@ -63,8 +66,14 @@ def ray_head_argv(
     return [program, *flags, *(f"--{name}={value}" for name, value in options.items())]
 
 
-def ray_head_env(ports: FloorPorts, folder: Path) -> dict[str, str]:
-    """Return the variables that Ray's and Serve's processes read at import, so the head must have them."""
+def ray_head_env(ports: FloorPorts, folder: Path, max_files: int) -> dict[str, str]:
+    """Return the variables that Ray's and Serve's processes read at import, so the head must have them.
+
+    Args:
+        ports: the floor's.
+        folder: short private folder for HAProxy's sockets.
+        max_files: files that a process of the floor may open (``ulimit -Hn``).
+    """
     haproxy = folder / "h"
     return {
         # The one switch that makes Ray's own servers listen on 127.0.0.1: it is meant for laptops
@@ -86,7 +95,7 @@ def ray_head_env(ports: FloorPorts, folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "m.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
-        "RAY_SERVE_HAPROXY_MAXCONN": str(HAPROXY_MAX_CONNECTIONS),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(max_connections(max_files)),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(os.cpu_count() or 1, 4)),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(HAPROXY_HARD_STOP_S),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback_http),
@@ -96,6 +105,11 @@ def ray_head_env(ports: FloorPorts, folder: Path) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(ports.replica_grpc[0]),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(ports.replica_grpc[1]),
     }
+
+
+def max_connections(max_files: int) -> int:
+    """Return how many connections HAProxy may take with this limit of open files."""
+    return min(HAPROXY_MAX_CONNECTIONS, int((max_files - HAPROXY_OTHER_FILES) / HAPROXY_FILES_PER_CONNECTION))
 
 
 def without_client_server(ray_params: Any, _head: bool) -> None:

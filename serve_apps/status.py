@@ -96,7 +96,9 @@ def render(status: dict[str, Any]) -> Group:
         services.add_row(name, Text(state, _style(state)), str(part.get("restarts", 0)), str(part.get("detail", "")))
     counts = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     for name in ("readings_total", "alerts_total", "dead_letters_total"):
-        counts.add_row(name.removesuffix("_total").replace("_", " "), f"{status[name]:,}")
+        counts.add_row(
+            name.removesuffix("_total").replace("_", " "), "?" if status[name] is None else f"{status[name]:,}"
+        )
     ingest, detector = status["ingest"] or {}, status["detector"] or {}
     if "rate" in ingest:
         counts.add_row("readings/s", f"{float(ingest['rate']):.0f}")

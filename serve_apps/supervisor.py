@@ -11,6 +11,7 @@ import ipaddress
 import json
 import logging
 import os
+import resource
 import secrets
 import shutil
 import socket
@@ -103,7 +104,7 @@ class Supervisor:
             data_dir=self.folder.path,
             http_port=ports.http,
             ray_token=self._ray_token(),
-            ray=ray_head_env(ports, sockets),
+            ray=ray_head_env(ports, sockets, raise_file_limit()),
         )
         self._record = FloorRecord(
             floor_id=floor_id,
@@ -247,7 +248,9 @@ class Supervisor:
                 clock=self._clock,
                 detail=lambda: f"dashboard {LOOPBACK}:{ports.ray_dashboard}",
             )
-        self._parts[BOOTSTRAP] = Supervised(BOOTSTRAP, self._start_bootstrap, is_ready=lambda: False, clock=self._clock)
+        self._parts[BOOTSTRAP] = Supervised(
+            BOOTSTRAP, self._start_bootstrap, is_ready=lambda: False, clock=self._clock, once=True
+        )
         if self._demo:
             self._parts[DEMO] = Supervised(
                 DEMO,
@@ -340,6 +343,13 @@ def refuse_open_bind(settings: Settings) -> None:
             raise FloorStartError("WATCHFLOOR_SECRET_FILE", f"{path} must be a file of at least 32 bytes")
     elif not _is_loopback(settings.http_host):
         raise BindRefusedError(settings.http_host)
+
+
+def raise_file_limit() -> int:
+    """Let this process and its children open as many files as they may, and return how many that are."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def forget_old_sessions(folder: Path) -> None:

@@ -14,7 +14,7 @@ from serve_apps.errors import BindRefusedError, FloorFolderError, FloorStartErro
 from serve_apps.floor_env import ServiceUrls, floor_env
 from serve_apps.floor_ports import FloorPorts
 from serve_apps.floor_state import FloorFolder, FloorRecord, ServiceRecord, without_password
-from serve_apps.ray_head import ray_head_argv, ray_head_env
+from serve_apps.ray_head import HAPROXY_MAX_CONNECTIONS, max_connections, ray_head_argv, ray_head_env
 from serve_apps.supervisor import forget_old_sessions, refuse_open_bind
 
 URLS = ServiceUrls(
@@ -60,7 +60,7 @@ def test_a_chosen_page_port_is_used() -> None:
 def test_ray_and_haproxy_keep_no_default_of_two_floors(ports: FloorPorts, tmp_path: Path) -> None:
     """Every port option of `ray start`, and every place of HAProxy's, is the floor's own."""
     argv = ray_head_argv(ports, tmp_path, num_cpus=2, resources=ray_resources())
-    env = ray_head_env(ports, tmp_path)
+    env = ray_head_env(ports, tmp_path, max_files=1024)
 
     own = set(map(str, _numbers(ports)))
     for option in (
@@ -77,6 +77,12 @@ def test_ray_and_haproxy_keep_no_default_of_two_floors(ports: FloorPorts, tmp_pa
     assert "--num-cpus=2" in argv
 
 
+def test_haproxy_takes_no_more_connections_than_it_has_files_for() -> None:
+    """It asks for 50030 files at 20 000 connections, and does not start with fewer."""
+    assert max_connections(1_048_576) == HAPROXY_MAX_CONNECTIONS
+    assert max_connections(20_000) == 7_960
+
+
 def test_processes_see_resolved_settings(tmp_path: Path, ports: FloorPorts) -> None:
     """Settings.load in a worker gives what the supervisor resolved; our Python comes first on PATH."""
     env = floor_env(
@@ -87,7 +93,7 @@ def test_processes_see_resolved_settings(tmp_path: Path, ports: FloorPorts) -> N
         data_dir=tmp_path,
         http_port=ports.http,
         ray_token=tmp_path / "ray-token",
-        ray=ray_head_env(ports, tmp_path),
+        ray=ray_head_env(ports, tmp_path, max_files=1024),
     )
 
     seen = Settings.load(env)
