@@ -1,0 +1,94 @@
+"""Aliases: moved by compare-and-set, with a journal that only grows."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from cluster.store import metadata, open_engine, read_transaction
+from ingest.errors import StaleRevisionError
+from ingest.live_models import PREVIOUS, read_live_model
+from training.completion import go_live
+from training.manifest import Manifest
+from training.promotion import champion, journal, promote
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    engine = open_engine(f"sqlite:///{tmp_path}/floor.db")
+    metadata.create_all(engine)
+    return engine
+
+
+def manifest(version: str) -> Manifest:
+    return Manifest(
+        model_type="anomaly_detector",
+        version=version,
+        files={},
+        config={},
+        dataset={"name": "made"},
+        metrics={"accuracy": 0.9},
+        settings={},
+        seed=0,
+        run_id=f"run-{version}",
+        user_id="ada",
+        created_at="2026-01-01T00:00:00Z",
+        libraries={},
+    )
+
+
+def test_the_champion_before_becomes_previous(engine: Engine) -> None:
+    """And both moves stand in the journal, newest first, with who and why."""
+    promote(engine, manifest("v1"), "file:///v1", reason="first", at=1.0, expected_revision=0)
+    promote(engine, manifest("v2"), "file:///v2", reason="better", at=2.0, expected_revision=1)
+
+    now = champion(engine)
+    assert now is not None
+    assert (now.version, now.uri, now.revision) == ("v2", "file:///v2", 2)
+    with read_transaction(engine) as connection:
+        before = read_live_model(connection, PREVIOUS)
+    assert before is not None
+    assert (before.version, before.revision) == ("v1", 1)
+    told = [(entry.alias, entry.version, entry.replaced_version, entry.reason) for entry in journal(engine)]
+    assert told == [
+        ("previous", "v1", None, "better"),
+        ("champion", "v2", "v1", "better"),
+        ("champion", "v1", None, "first"),
+    ]
+    assert journal(engine)[1].run_id == "run-v2"
+    assert journal(engine)[1].metrics == {"accuracy": 0.9}
+
+
+def test_a_decision_on_an_old_champion_changes_nothing(engine: Engine) -> None:
+    """Neither pointer nor journal."""
+    promote(engine, manifest("v1"), "file:///v1", reason="first", at=1.0, expected_revision=0)
+    for stale in (0, 2):
+        with pytest.raises(StaleRevisionError):
+            promote(engine, manifest("v2"), "file:///v2", reason="late", at=2.0, expected_revision=stale)
+
+    now = champion(engine)
+    assert now is not None
+    assert now.version == "v1"
+    assert len(journal(engine)) == 1
+
+
+def test_before_the_first_promotion_there_is_no_champion(engine: Engine) -> None:
+    assert champion(engine) is None
+    assert journal(engine) == []
+
+
+def test_runs_that_end_together_are_promoted_one_after_the_other(engine: Engine) -> None:
+    """Every move replaces the one before it: no version is lost from the chain."""
+    threads = [
+        threading.Thread(target=go_live, args=(engine, manifest(f"v{index}"), f"file:///v{index}"))
+        for index in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    moves = [entry for entry in reversed(journal(engine)) if entry.alias == "champion"]
+    assert [entry.revision for entry in moves] == [1, 2, 3]
+    assert [entry.replaced_version for entry in moves[1:]] == [entry.version for entry in moves[:-1]]
