@@ -49,10 +49,19 @@ def load_scorer(uri: str, version: str) -> AnomalyScorer:
     """
     # The detector shares its cores with ingest; torch would otherwise start a thread per core.
     torch.set_num_threads(1)
+    return AnomalyScorer(load_model(uri, version), version)
+
+
+def load_model(uri: str, version: str) -> ResidualForecaster:
+    """Return the network of the registered version at ``uri``.
+
+    Raises:
+        ModelFileError: the files are missing, truncated, changed, or of another model.
+    """
     manifest, weights = read_version(uri, model_type=MODEL_TYPE, version=version)
     try:
         model = ResidualForecaster(ForecasterConfig(**manifest.config))
         load_weights(model, weights)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ModelFileError(uri, str(error)) from error
-    return AnomalyScorer(model, version)
+    return model
