@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from ingest.baseline import NAME
@@ -13,22 +12,10 @@ from ingest.episode import Change
 from ingest.payload import Reading
 from ingest.windows import SeriesKey
 from tests.fakes_alerts import START_S, LastDifference, readings
+from tests.signals import BURST, COUNT, SHIFT, a_day_with_faults
 
 SETTINGS = DetectorSettings(min_threshold=7.0)
 PUMP = SeriesKey("demo", "pump-1", "temperature")
-
-BURST = 1200
-SHIFT = 2000
-COUNT = 2300
-
-
-def a_day_with_faults(seed: int = 5, count: int = COUNT) -> np.ndarray:
-    """A noisy wave with a burst of 10 readings and, much later, a lower level for 60."""
-    rng = np.random.default_rng(seed)
-    values = 20 + 3 * np.sin(np.arange(COUNT) / 12) + rng.normal(0, 0.3, COUNT)
-    values[BURST : BURST + 10] += 12
-    values[SHIFT : SHIFT + 60] -= 15
-    return values[:count]
 
 
 def observe(detector: Detector, stream: list[Reading], size: int = 100) -> list[Decision]:
