@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
+from prometheus_client import Counter
+
 from cluster import metrics
-from cluster.circuit import BreakerSettings, Circuit, CircuitState, Refused, SharedState, Transition
+from cluster.circuit import BreakerSettings, Circuit, CircuitState, SharedState, Transition
 from cluster.errors import CallTimeoutError, CircuitOpenError
 from cluster.settings import Settings, load_section
 
@@ -85,17 +87,16 @@ class Unshared:
 class GuardedCall:
     """One guarded call, for ``with`` and ``async with``; inside the block it is the call's deadline."""
 
-    __slots__ = ("_breaker", "_circuit", "_deadline_s", "_now", "_ticket", "timeout_s")
+    __slots__ = ("_breaker", "_circuit", "_deadline_s", "_ticket", "timeout_s")
 
     def __init__(self, breaker: "Breaker", circuit: Circuit, timeout_s: float) -> None:
         self._breaker = breaker
         self._circuit = circuit
-        self._now = breaker._now
         self.timeout_s = timeout_s
 
     def remaining_s(self) -> float:
         """Return the time left, to be passed to the client that makes the call; never negative."""
-        return max(0.0, self._deadline_s - self._now())
+        return max(0.0, self._deadline_s - self._breaker._now())
 
     def check(self) -> None:
         """Go on only while there is time.
@@ -103,14 +104,14 @@ class GuardedCall:
         Raises:
             CallTimeoutError: the deadline has passed.
         """
-        if self._now() >= self._deadline_s:
+        if self._breaker._now() >= self._deadline_s:
             raise CallTimeoutError(self._circuit.service, self.timeout_s)
 
     def __enter__(self) -> "GuardedCall":
         circuit = self._circuit
         # The closed circuit is the hot path: two plain reads, no lock.
         self._ticket = circuit.ticket if circuit.passes else self._breaker._enter(circuit, self.timeout_s)
-        self._deadline_s = self._now() + self.timeout_s
+        self._deadline_s = self._breaker._now() + self.timeout_s
         return self
 
     def __exit__(
@@ -127,7 +128,7 @@ class GuardedCall:
             self._ticket = circuit.ticket
         else:
             self._ticket = await self._breaker._aenter(circuit, self.timeout_s)
-        self._deadline_s = self._now() + self.timeout_s
+        self._deadline_s = self._breaker._now() + self.timeout_s
         return self
 
     async def __aexit__(
@@ -136,7 +137,7 @@ class GuardedCall:
         if error is not None and self._circuit.is_probe(self._ticket) and not self._breaker._counts(error):
             # Returning the lease is network: not on the event loop. The local permit goes back first,
             # so a cancellation that arrives meanwhile loses nothing but the lease, which expires.
-            self._circuit.release(self._ticket, self._now())
+            self._circuit.release(self._ticket, self._breaker._now())
             await asyncio.to_thread(self._breaker._sharing.return_probe, self._circuit.service, self._ticket)
             return
         self.__exit__(kind, error, trace)
@@ -163,6 +164,8 @@ class Breaker:
         self.settings = settings
         self._now = now
         self._circuits: dict[str, Circuit] = {}
+        # Looked up once: finding a metric's child costs more than all the rest of a refusal.
+        self._rejected: dict[str, Counter] = {}
         self._lock = threading.Lock()
         self._sharing: CircuitSharing = Unshared()
 
@@ -176,8 +179,10 @@ class Breaker:
         Entering raises ``CircuitOpenError`` while the circuit refuses; then the body does
         not run. Errors leave the block unchanged. Both ``with`` and ``async with`` work.
         """
-        circuit = self._circuits.get(service)
-        return GuardedCall(self, circuit if circuit is not None else self.circuit(service), timeout_s)
+        try:
+            return GuardedCall(self, self._circuits[service], timeout_s)
+        except KeyError:
+            return GuardedCall(self, self.circuit(service), timeout_s)
 
     def is_open(self, service: str) -> bool:
         """Tell whether a call would be refused now, whichever process the failures happened in.
@@ -221,6 +226,7 @@ class Breaker:
             if service not in self._circuits:
                 if not re.fullmatch(r"[a-z0-9_.-]{1,64}", service):
                     raise ValueError(f"a service is named by 1-64 of [a-z0-9_.-], got {service!r}")
+                self._rejected[service] = metrics.external_service_rejected.labels(service)
                 self._circuits[service] = Circuit(service, self.settings, self._transitioned)
             return self._circuits[service]
 
@@ -253,17 +259,17 @@ class Breaker:
         return ticket
 
     def _acquire(self, circuit: Circuit, timeout_s: float) -> int:
-        try:
-            return circuit.acquire(self._now(), self._permit_s(timeout_s))
-        except Refused as refused:
-            metrics.external_service_rejected.labels(circuit.service).inc()
+        ticket = circuit.acquire(self._now(), self._permit_s(timeout_s))
+        if ticket is None:
+            self._rejected[circuit.service].inc()
             # A new error each time: a shared one would grow a traceback for the length of an outage.
-            raise CircuitOpenError(circuit.service, refused.retry_in_s) from None
+            raise CircuitOpenError(circuit.service, circuit.retry_in_s(self._now()))
+        return ticket
 
     def _leased(self, circuit: Circuit, ticket: int, *, leased: bool) -> None:
         if not leased:
             circuit.release(ticket, self._now(), retry_in_s=LEASE_RETRY_S)
-            metrics.external_service_rejected.labels(circuit.service).inc()
+            self._rejected[circuit.service].inc()
             raise CircuitOpenError(circuit.service, LEASE_RETRY_S)
 
     def _leave_failed(self, circuit: Circuit, ticket: int, error: BaseException) -> None:

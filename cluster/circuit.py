@@ -77,14 +77,6 @@ class SharedState:
     """Until an open circuit lets a probe through; 0 for other states."""
 
 
-class Refused(Exception):  # noqa: N818 - an answer of ``acquire``, not an error that a caller sees
-    """The circuit lets no call through now."""
-
-    def __init__(self, retry_in_s: float) -> None:
-        super().__init__(retry_in_s)
-        self.retry_in_s = retry_in_s
-
-
 class Circuit:
     """The circuit of one service."""
 
@@ -124,18 +116,16 @@ class Circuit:
         self._permit_until_s = 0.0
         self._reopened = 0
 
-    def acquire(self, now_s: float, permit_s: float = 0.0) -> int:
-        """Return the ticket of a call that may begin; ``permit_s`` bounds it, should it be the probe.
+    def acquire(self, now_s: float, permit_s: float = 0.0) -> int | None:
+        """Return the ticket of a call that may begin; None when it may not.
 
-        Raises:
-            Refused: it may not.
+        ``permit_s`` bounds the call, should it be the probe.
         """
         with self._lock:
             if self.passes:
                 return self.ticket
-            retry_in_s = self._retry_in_s(now_s)
-            if retry_in_s > 0:
-                raise Refused(retry_in_s)
+            if self._retry_in_s(now_s) > 0:
+                return None
             if self.state is not CircuitState.HALF_OPEN:
                 self._move(CircuitState.HALF_OPEN, "open time over")
             self.ticket += 1  # whoever held a permit that ran out is no longer listened to

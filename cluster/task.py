@@ -65,7 +65,7 @@ class TaskHandle(Generic[R]):
             raise self._translated(error) from error
 
     def cancel(self, *, force: bool = False) -> None:
-        """Ask the task to end; with ``force`` its process is killed."""
+        """End the task by an interrupt, within about a second unless it is in C code; ``force`` kills its process."""
         ray.cancel(self.ref, force=force)
 
     def _translated(self, error: RayError) -> BaseException:

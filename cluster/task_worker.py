@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 KILL_GRACE_S = 5.0
 """How long after the hard limit the process is ended, if the function does not give way."""
+TICK_S = 1.0
+"""Ray cancels by an interrupt that wakes no sleeping system call; the timer's signal does, so it comes often."""
 BACKOFF_BASE_S = 0.2
 BACKOFF_CAP_S = 10.0
 
@@ -152,12 +154,23 @@ def _timers(options: TaskOptions) -> Iterator[None]:
         yield  # signals reach the main thread only; here ``remaining_s`` is what there is
         return
     started_s = time.monotonic()
+    soft_raised = False
+
+    def arm() -> None:
+        next_limit_s = options.hard_limit_s if soft_raised else options.soft_limit_s
+        left_s = started_s + next_limit_s - time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, min(TICK_S, max(0.001, left_s)))
 
     def on_alarm(_signal: int, _frame: FrameType | None) -> None:
-        if time.monotonic() - started_s >= options.hard_limit_s:
+        nonlocal soft_raised
+        passed_s = time.monotonic() - started_s
+        if passed_s >= options.hard_limit_s:
             raise _HardLimit
-        signal.setitimer(signal.ITIMER_REAL, max(0.001, started_s + options.hard_limit_s - time.monotonic()))
-        raise SoftLimitExceededError(options.name, options.soft_limit_s)
+        is_over = passed_s >= options.soft_limit_s and not soft_raised
+        soft_raised = soft_raised or is_over
+        arm()
+        if is_over:
+            raise SoftLimitExceededError(options.name, options.soft_limit_s)
 
     # The signal's handler runs between bytecodes only; a function that hangs in C code ends
     # with its process. A daemon thread, because it must not outlive a task that returns.
@@ -165,7 +178,7 @@ def _timers(options: TaskOptions) -> Iterator[None]:
     killer.daemon = True
     killer.start()
     previous = signal.signal(signal.SIGALRM, on_alarm)
-    signal.setitimer(signal.ITIMER_REAL, options.soft_limit_s)
+    arm()
     try:
         yield
     finally:

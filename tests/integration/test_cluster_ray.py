@@ -263,9 +263,13 @@ class TestJobs:
         assert eventually(lambda: jobs.report(run.id).state is JobState.FAILED, 5)
         assert "exit code" in jobs.report(run.id).message
 
-    def test_unknown_jobs_and_a_ray_that_is_away_are_told_apart(self, head: LocalRay) -> None:
+    def test_unknown_jobs_and_a_ray_that_is_away_are_told_apart(
+        self, head: LocalRay, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Only the first is a reason to give a run up."""
         assert RayJobs(head.dashboard_url).report("nobody").state is JobState.UNKNOWN
+        # For Ray's client the variable wins over the argument.
+        monkeypatch.delenv("RAY_API_SERVER_ADDRESS")
         assert RayJobs("http://127.0.0.1:9").report("nobody").state is JobState.UNREACHABLE
 
     def test_stopping_what_is_gone_is_fine(self, head: LocalRay) -> None:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cluster.circuit import BreakerSettings, Circuit, CircuitState, Refused, SharedState, Transition
+from cluster.circuit import BreakerSettings, Circuit, CircuitState, SharedState, Transition
 
 OPEN_S = 300.0
 LEGAL = {
@@ -20,10 +20,17 @@ LEGAL = {
 }
 
 
+def begin(circuit: Circuit, now_s: float) -> int:
+    """Begin a call that must be let through."""
+    ticket = circuit.acquire(now_s)
+    assert ticket is not None
+    return ticket
+
+
 def opened(now_s: float = 0.0, **fields: float) -> Circuit:
     circuit = Circuit("mqtt_broker", BreakerSettings(**fields))  # type: ignore[arg-type]
     for _ in range(5):
-        circuit.fail(circuit.acquire(now_s), now_s, "down")
+        circuit.fail(begin(circuit, now_s), now_s, "down")
     return circuit
 
 
@@ -31,10 +38,10 @@ def test_five_consecutive_failures_open() -> None:
     """The fourth leaves it closed, the fifth opens it."""
     circuit = Circuit("x", BreakerSettings())
     for _ in range(4):
-        circuit.fail(circuit.acquire(0), 0)
+        circuit.fail(begin(circuit, 0), 0)
     assert circuit.state is CircuitState.CLOSED
 
-    circuit.fail(circuit.acquire(0), 0)
+    circuit.fail(begin(circuit, 0), 0)
 
     assert circuit.state is CircuitState.OPEN
 
@@ -44,8 +51,8 @@ def test_a_success_starts_the_count_anew() -> None:
     circuit = Circuit("x", BreakerSettings())
     for _ in range(10):
         for _ in range(4):
-            circuit.fail(circuit.acquire(0), 0)
-        circuit.succeed(circuit.acquire(0))
+            circuit.fail(begin(circuit, 0), 0)
+        circuit.succeed(begin(circuit, 0))
 
     assert circuit.state is CircuitState.CLOSED
 
@@ -54,25 +61,24 @@ def test_failures_spread_over_more_than_the_window_do_not_open() -> None:
     """Five failures in a week are no outage."""
     circuit = Circuit("x", BreakerSettings())
     for hour in range(24):
-        circuit.fail(circuit.acquire(hour * 3600), hour * 3600)
+        circuit.fail(begin(circuit, hour * 3600), hour * 3600)
 
     assert circuit.state is CircuitState.CLOSED
 
 
 def test_an_open_circuit_says_how_long() -> None:
     """A refused call knows when to come back."""
-    with pytest.raises(Refused) as refused:
-        opened().acquire(100)
+    circuit = opened()
 
-    assert refused.value.retry_in_s == OPEN_S - 100
+    assert circuit.acquire(100) is None
+    assert circuit.retry_in_s(100) == OPEN_S - 100
 
 
 def test_exactly_one_probe_goes_through() -> None:
     """The second call after the open time is refused while the first is out."""
     circuit = opened()
-    probe = circuit.acquire(OPEN_S)
-    with pytest.raises(Refused):
-        circuit.acquire(OPEN_S)
+    probe = begin(circuit, OPEN_S)
+    assert circuit.acquire(OPEN_S) is None
 
     circuit.succeed(probe)
 
@@ -82,7 +88,7 @@ def test_exactly_one_probe_goes_through() -> None:
 def test_a_failed_probe_opens_for_another_period() -> None:
     """The time starts again, and does not grow unless asked to."""
     circuit = opened()
-    circuit.fail(circuit.acquire(OPEN_S), OPEN_S)
+    circuit.fail(begin(circuit, OPEN_S), OPEN_S)
 
     assert circuit.retry_in_s(OPEN_S) == OPEN_S
 
@@ -94,7 +100,7 @@ def test_the_open_time_grows_on_request_up_to_its_bound() -> None:
     for _ in range(4):
         seen.append(circuit.retry_in_s(now_s))
         now_s += seen[-1]
-        circuit.fail(circuit.acquire(now_s), now_s)
+        circuit.fail(begin(circuit, now_s), now_s)
 
     assert seen == [300.0, 600.0, 1000.0, 1000.0]
 
@@ -102,8 +108,8 @@ def test_the_open_time_grows_on_request_up_to_its_bound() -> None:
 def test_a_probe_that_hangs_loses_its_permit() -> None:
     """After the permit's time another call probes, and the late answer changes nothing."""
     circuit = opened()
-    hung = circuit.acquire(OPEN_S)
-    second = circuit.acquire(OPEN_S + 30)
+    hung = begin(circuit, OPEN_S)
+    second = begin(circuit, OPEN_S + 30)
 
     circuit.succeed(hung)
     assert circuit.state is CircuitState.HALF_OPEN
@@ -115,18 +121,18 @@ def test_a_probe_that_hangs_loses_its_permit() -> None:
 def test_a_released_probe_can_be_taken_at_once() -> None:
     """An ignored error or a cancellation gives the permit back."""
     circuit = opened()
-    circuit.release(circuit.acquire(OPEN_S), OPEN_S)
+    circuit.release(begin(circuit, OPEN_S), OPEN_S)
 
-    assert circuit.is_probe(circuit.acquire(OPEN_S))
+    assert circuit.is_probe(begin(circuit, OPEN_S))
 
 
 def test_a_success_from_before_the_outage_does_not_heal() -> None:
     """A slow call that began while all was well says nothing about now."""
     circuit = Circuit("x", BreakerSettings())
-    slow = circuit.acquire(0)
+    slow = begin(circuit, 0)
     for _ in range(5):
-        circuit.fail(circuit.acquire(0), 0)
-    probe = circuit.acquire(OPEN_S)
+        circuit.fail(begin(circuit, 0), 0)
+    probe = begin(circuit, OPEN_S)
 
     circuit.succeed(slow)
     assert circuit.state is CircuitState.HALF_OPEN
@@ -139,11 +145,10 @@ def test_forced_states_hold_until_reset() -> None:
     """Neither failures nor time move them."""
     circuit = Circuit("x", BreakerSettings())
     circuit.force(CircuitState.FORCED_OPEN)
-    with pytest.raises(Refused):
-        circuit.acquire(10_000)
+    assert circuit.acquire(10_000) is None
     circuit.force(CircuitState.FORCED_CLOSED)
     for _ in range(20):
-        circuit.fail(circuit.acquire(0), 0)
+        circuit.fail(begin(circuit, 0), 0)
     assert circuit.state is CircuitState.FORCED_CLOSED
 
     circuit.reset()
@@ -190,10 +195,9 @@ def test_32_threads_at_the_edge_make_one_probe() -> None:
 
     def ask() -> None:
         barrier.wait()
-        try:
-            tickets.append(circuit.acquire(OPEN_S))
-        except Refused:
-            return
+        ticket = circuit.acquire(OPEN_S)
+        if ticket is not None:
+            tickets.append(ticket)
 
     threads = [threading.Thread(target=ask) for _ in range(32)]
     for thread in threads:
@@ -230,13 +234,10 @@ class CircuitAgainstModel(RuleBasedStateMachine):
             self.state, self.probe = "half_open", None
             self.era += 1
         is_probe = self.state == "half_open" and (self.probe is None or self.now_s >= self.probe_until_s)
-        try:
-            ticket = self.circuit.acquire(self.now_s)
-        except Refused:
-            assert not passes
-            assert not is_probe
+        ticket = self.circuit.acquire(self.now_s)
+        assert (ticket is not None) == (passes or is_probe)
+        if ticket is None:
             return
-        assert passes or is_probe
         self.out.append(ticket)
         self.eras.setdefault(ticket, self.era)
         if is_probe:

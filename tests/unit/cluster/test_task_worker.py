@@ -1,5 +1,6 @@
 """Limits, retries and metrics of a task, without Ray."""
 
+import _thread
 import threading
 import time
 
@@ -170,3 +171,18 @@ def test_a_task_of_a_module_is_pickled_by_its_name() -> None:
 @task
 def module_task() -> None:
     """Stands in a module, so it has a name."""
+
+
+def test_an_interrupt_reaches_a_sleeping_task() -> None:
+    """Ray's way to cancel wakes no system call by itself; the timer's tick does."""
+
+    def sleep_long() -> None:
+        threading.Timer(0.1, _thread.interrupt_main).start()
+        time.sleep(30)
+
+    before = attempts("cancelled")
+    started_s = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_with_limits(sleep_long, options(), (), {})
+    assert time.monotonic() - started_s < 5
+    assert attempts("cancelled") == before + 1
