@@ -7,6 +7,7 @@ Invariant: one per shard, so a series is judged by one process at a time.
 
 import dataclasses
 import logging
+import os
 import threading
 from typing import Any
 
@@ -54,8 +55,8 @@ class DetectorActor:
         return True
 
     def status(self) -> dict[str, Any]:
-        """Return ``DetectorStatus`` as a plain object."""
-        return dataclasses.asdict(self._service.status())
+        """Return ``DetectorStatus`` as a plain object, and the process that it is of."""
+        return dataclasses.asdict(self._service.status()) | {"pid": os.getpid()}
 
     def stop(self) -> None:
         """End after the turn in progress; what is not acknowledged stays in the stream."""
