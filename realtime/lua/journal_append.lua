@@ -3,10 +3,14 @@
 -- ARGV: 1 fence of the caller, 2 head, 3 id of the record in the log,
 --       4 smallest id to keep, 5 number of forgotten channels, 6 number of marks;
 --       then the forgotten channels, then channel and mark in turn, then header and payload in turn.
--- Returns 0, or -1 if this journal does not know the caller, or the fence of a younger hub.
+-- Returns 0, or -1 if this journal does not know the caller or holds nothing to add to, or the
+-- fence of a younger hub.
 local fence = tonumber(redis.call('GET', KEYS[1]) or -1)
 if fence ~= tonumber(ARGV[1]) then
   return (fence > tonumber(ARGV[1])) and fence or -1
+end
+if redis.call('EXISTS', KEYS[4]) == 0 then
+  return -1
 end
 local place = 7
 for _ = 1, tonumber(ARGV[5]) do

@@ -7,5 +7,6 @@ if fence > tonumber(ARGV[1]) then
   return fence
 end
 redis.call('SET', KEYS[1], ARGV[1])
-redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
+redis.call('DEL', KEYS[2], KEYS[3])
+redis.call('SET', KEYS[4], '')
 return 0
