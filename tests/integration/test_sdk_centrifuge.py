@@ -1,0 +1,351 @@
+"""Unmodified Centrifuge SDKs against the gateway under Ray Serve, behind HAProxy and behind its Python proxy."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from serve_apps.auth import TokenKind, cookie_name, issue_token
+from tests.integration.sdk_clients import SDK, Listener, Wire, javascript, python
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.redis,
+    pytest.mark.timeout(240),
+    # centrifuge-python 0.7.0 leaves the socket of a cut connection to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+SECRET = b"s" * 64
+ROOT = Path(__file__).parent.parent.parent
+START_TIMEOUT_S = 120
+LIMITS = {
+    # Sockets are renewed with 3001 while the tests run, and a slow client is found out within seconds.
+    "WATCHFLOOR_GATEWAY_MIN_AGE_S": "5",
+    "WATCHFLOOR_GATEWAY_MAX_AGE_S": "6",
+    "WATCHFLOOR_GATEWAY_CREDIT_TIMEOUT_S": "2",
+    "WATCHFLOOR_GATEWAY_RING_AGE_S": "4",
+}
+
+Sdk = Callable[..., AbstractAsyncContextManager[Listener]]
+
+
+class Gateway:
+    """A started gateway, and what a test asks of it."""
+
+    def __init__(self, process: "subprocess.Popen[str]", url: str) -> None:
+        self._process = process
+        self.url = url
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.url).port or 0
+
+    def websocket(self, address: str = "", path: str = "websocket") -> str:
+        return f"ws://{address or urlsplit(self.url).netloc}/connection/{path}"
+
+    def command(self, word: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the gateway's process ended"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@pytest.fixture(scope="module", params=["haproxy", "proxy"])
+def gateway(request: pytest.FixtureRequest, redis_server: str) -> Iterator[Gateway]:
+    # A short path: HAProxy's sockets lie below it.
+    with tempfile.TemporaryDirectory(prefix="wf") as folder, Path(folder, "log").open("w+", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.gateway_program", request.param, folder, redis_server],
+            cwd=ROOT, env=os.environ | LIMITS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            first = process.stdout.readline()
+            assert first, Path(folder, "log").read_text(encoding="utf-8")[-3000:]
+            yield Gateway(process, json.loads(first)["url"])
+        finally:
+            process.stdin.close()
+            process.stdout.close()
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture(scope="module")
+def _node_modules() -> None:
+    """Install the SDK that the lock file pins, once."""
+    if not (SDK / "node_modules" / "centrifuge").exists():
+        npm = Path(sys.executable).parent / "npm"
+        subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=SDK, check=True, timeout=120)
+
+
+@pytest.fixture(params=["javascript", "python"])
+def sdk(request: pytest.FixtureRequest, _node_modules: None) -> Sdk:
+    return javascript if request.param == "javascript" else python
+
+
+@pytest.fixture
+async def publisher(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {"Authorization": f"Bearer {token('robot', 'engineer')}"}
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=10) as client:
+        yield client
+
+
+def token(user: str, role: str = "operator", kind: TokenKind = TokenKind.ACCESS) -> str:
+    return issue_token(SECRET, sub=user, tenant=None, roles=[role], ttl_s=600, kind=kind)
+
+
+async def publish(publisher: httpx.AsyncClient, channel: str, data: object, key: str = "") -> int:
+    """Publish until the gateway says that the hub has it; returns the offset."""
+    body = {"channel": channel, "data": data, "idempotency_key": key or os.urandom(8).hex()}
+    give_up_s = time.monotonic() + 30
+    while True:
+        try:
+            response = await publisher.post("/api/publish", json=body)
+            if response.status_code == 200:
+                return int(response.json()["result"]["offset"])
+        except httpx.TransportError:
+            pass  # the replica was killed: the key makes the repetition safe
+        assert time.monotonic() < give_up_s
+        await asyncio.sleep(0.1)
+
+
+async def open_session(gateway: Gateway, user: str, **options: Any) -> ClientConnection:
+    socket = await connect(gateway.websocket(), **options)
+    await socket.send(json.dumps({"id": 1, "connect": {"token": token(user)}}))
+    return socket
+
+
+async def close_code(socket: ClientConnection, timeout_s: float = 15.0) -> tuple[int, str]:
+    """Read until the server ends the socket."""
+    async with asyncio.timeout(timeout_s):
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                await socket.recv()
+    assert closed.value.rcvd is not None, "no close frame came"
+    return closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+async def test_sdk_is_cut_and_misses_nothing(gateway: Gateway, sdk: Sdk, publisher: httpx.AsyncClient) -> None:
+    """Cables torn twice and sockets renewed with 3001 meanwhile: every offset once, in order."""
+    user, run = os.urandom(4).hex(), f"run:{os.urandom(4).hex()}"
+    expected: dict[str, list[int]] = {"noc:all": [], run: []}
+    async with Wire(gateway.port).open() as wire, sdk(gateway.websocket(wire.address), token(user), run) as listener:
+        await listener.until(lambda heard: heard.count("connected") == 1 and heard.count("sub-subscribed") == 1)
+        for number in range(120):
+            channel = run if number % 2 else "noc:all"
+            expected[channel].append(await publish(publisher, channel, {"number": number}))
+            if number in {30, 80}:
+                wire.cut()
+            await asyncio.sleep(0.06)
+        for channel, offsets in expected.items():
+            await listener.until(lambda heard, name=channel, last=offsets[-1]: last in heard.offsets(name))
+        # Long enough under way for a renewal.
+        await listener.until(lambda heard: any(event.get("code") == 3001 for event in heard.events))
+        await listener.until(lambda heard: heard.count("connected") >= 4)
+
+    for channel, offsets in expected.items():
+        assert listener.offsets(channel) == offsets
+        assert listener.recoveries(channel)
+        assert all(listener.recoveries(channel))
+
+
+async def test_sdk_without_a_valid_token_stays_out(gateway: Gateway, sdk: Sdk) -> None:
+    """3500 with its reason is final for both."""
+    async with sdk(gateway.websocket(), "forged") as listener:
+        await listener.until(lambda heard: heard.count("disconnected") == 1)
+        await asyncio.sleep(0.5)
+
+    assert [event["code"] for event in listener.events if event["event"] == "disconnected"] == [3500]
+    assert listener.count("connecting") == 1
+
+
+async def test_sdk_is_refused_a_foreign_channel(gateway: Gateway, sdk: Sdk) -> None:
+    """103 ends the subscription; the connection stays."""
+    async with sdk(gateway.websocket(), token("ann"), "user:bob") as listener:
+        await listener.until(lambda heard: heard.count("sub-unsubscribed") == 1 and heard.count("connected") == 1)
+
+    (ended,) = [event for event in listener.events if event["event"] == "sub-unsubscribed"]
+    assert ended["code"] == 103
+    assert listener.count("disconnected") <= 1
+
+
+async def test_client_that_never_reads_is_closed_as_slow(gateway: Gateway, publisher: httpx.AsyncClient) -> None:
+    """3008 for the one who sleeps; the others get everything."""
+    channel = "noc:all"
+    payload = "x" * 60_000
+    # One message of the client's own buffer, and small socket buffers: the rest stays with the server.
+    sleeper = await open_session(gateway, "sleeper", max_queue=1, ping_interval=None)
+    async with python(gateway.websocket(), token("reader")) as reader:
+        await reader.until(lambda heard: heard.count("connected") >= 1)
+        offsets = [await publish(publisher, channel, payload) for _ in range(60)]
+        await reader.until(lambda heard: offsets[-1] in heard.offsets(channel))
+        assert [offset for offset in reader.offsets(channel) if offset in offsets] == offsets
+        await asyncio.sleep(3.5)
+
+        assert await close_code(sleeper) == (3008, "slow")
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        pytest.param("x" * 65_537, 1009, id="too-big"),
+        pytest.param("nonsense", 3501, id="no-json"),
+        pytest.param("", 3501, id="empty"),
+        pytest.param("{}", 3501, id="unasked-pong"),
+        pytest.param('{"id":1,"connect":{}}', 3501, id="no-identity"),
+    ],
+)
+async def test_bad_frames_end_the_socket(gateway: Gateway, frame: str, code: int) -> None:
+    """The code arrives with its reason through either proxy."""
+    async with connect(gateway.websocket()) as socket:
+        await socket.send(frame)
+        received, reason = await close_code(socket)
+
+    assert received == code
+    assert reason
+
+
+async def test_protobuf_only_client_is_told(gateway: Gateway) -> None:
+    """3506 instead of JSON that it cannot read."""
+
+    async with connect(
+        gateway.websocket(), subprotocols=[Subprotocol("centrifuge-protobuf"), Subprotocol("centrifuge-json")]
+    ) as socket:
+        assert socket.subprotocol == "centrifuge-json"
+
+
+async def test_cookie_opens_a_socket_for_our_own_page_only(gateway: Gateway) -> None:
+    """A foreign page's socket carries the browser's cookie too, and gets nothing for it."""
+    cookie = f"{cookie_name(gateway.port)}={token('ann', kind=TokenKind.SESSION)}"
+
+    async def first_line(origin: str) -> dict[str, Any]:
+        async with connect(gateway.websocket(), additional_headers={"Cookie": cookie, "Origin": origin}) as socket:
+            await socket.send('{"id":1,"connect":{}}')
+            line: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), 5))
+            return line
+
+    assert "user:ann" in (await first_line(gateway.url))["connect"]["subs"]
+    with pytest.raises(ConnectionClosed) as closed:
+        await first_line("http://evil.example")
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 3501
+
+
+async def test_unidirectional_clients_only_listen(gateway: Gateway, publisher: httpx.AsyncClient) -> None:
+    """curl and EventSource get bare pushes: connect first, then publications."""
+    request = json.dumps({"token": token("uni")})
+    async with (
+        connect(gateway.websocket(path="uni_websocket")) as socket,
+        httpx.AsyncClient(base_url=gateway.url, timeout=10) as client,
+        client.stream("GET", f"/connection/uni_sse?cf_connect={quote(request)}") as response,
+    ):
+        assert response.headers["content-type"].startswith("text/event-stream")
+        events = (line.removeprefix("data: ") async for line in response.aiter_lines() if line)
+        await socket.send(request)
+        connected = json.loads(await asyncio.wait_for(socket.recv(), 5))
+        assert "user:uni" in connected["connect"]["subs"]
+        assert "user:uni" in json.loads(await anext(events))["connect"]["subs"]
+
+        offset = await publish(publisher, "user:uni", {"to": "both"})
+
+        for line in (await asyncio.wait_for(socket.recv(), 5), await anext(events)):
+            pushed = json.loads(line)
+            assert (pushed["channel"], pushed["pub"]["offset"]) == ("user:uni", offset)
+            assert pushed["pub"]["data"] == {"to": "both"}
+
+
+async def test_event_stream_without_a_proof_is_refused_by_status(gateway: Gateway) -> None:
+    """EventSource stops at a status; it would come back after the end of a stream."""
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        response = await client.get("/connection/uni_sse?cf_connect=%7B%7D")
+
+    assert response.status_code == 401
+
+
+async def test_publish_answers_in_centrifugos_shape(gateway: Gateway, publisher: httpx.AsyncClient) -> None:
+    """A result with the position, an error inside 200, and one publication per idempotency key."""
+    first = await publisher.post("/api/publish", json={"channel": "run:x", "data": 1, "idempotency_key": "k1"})
+    again = await publisher.post("/api/publish", json={"channel": "run:x", "data": 1, "idempotency_key": "k1"})
+    assert first.json() == again.json()
+    assert set(first.json()["result"]) == {"offset", "epoch"}
+
+    many = await publisher.post("/api/broadcast", json={"channels": ["run:x", "no such"], "data": 1})
+    good, bad = many.json()["result"]["responses"]
+    assert good["result"]["offset"] == first.json()["result"]["offset"] + 1
+    assert bad["error"]["code"] == 102
+
+    info = await publisher.post("/api/info", json={})
+    assert info.json()["result"]["nodes"][0]["num_clients"] >= 0
+
+
+async def test_metrics_show_the_gateway(gateway: Gateway) -> None:
+    """Connections, messages, latency and closes by reason."""
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        for _ in range(30):  # the replica pushes its own every two seconds
+            text = (await client.get("/metrics")).text
+            if "watchfloor_gateway_closes_total" in text:
+                break
+            await asyncio.sleep(0.5)
+    for name in (
+        "watchfloor_gateway_connections",
+        "watchfloor_gateway_sent_messages_total",
+        "watchfloor_gateway_send_latency_seconds",
+    ):
+        assert name in text
+
+
+async def test_killed_replica_and_restarted_hub_lose_nothing(
+    gateway: Gateway, sdk: Sdk, publisher: httpx.AsyncClient
+) -> None:
+    """Another replica, and a hub from its journal, serve the same positions."""
+    channel = "noc:all"
+    async with sdk(gateway.websocket(), token(os.urandom(4).hex())) as listener:
+        await listener.until(lambda heard: heard.count("connected") == 1)
+        offsets = [await publish(publisher, channel, number) for number in range(10)]
+        await asyncio.to_thread(gateway.command, "kill-replica")
+        offsets += [await publish(publisher, channel, number) for number in range(10, 20)]
+        await listener.until(lambda heard: offsets[-1] in heard.offsets(channel), timeout_s=60)
+        await asyncio.to_thread(gateway.command, "restart-hub")
+        offsets += [await publish(publisher, channel, number) for number in range(20, 30)]
+        await listener.until(lambda heard: offsets[-1] in heard.offsets(channel), timeout_s=60)
+
+    assert listener.offsets(channel) == offsets
+    assert all(listener.recoveries(channel))
+
+
+async def test_drain_closes_with_3001_and_refuses_newcomers(gateway: Gateway) -> None:
+    """Last, as a drained replica takes nobody any more."""
+    socket = await open_session(gateway, "leaving")
+    await asyncio.wait_for(socket.recv(), 5)
+
+    assert (await asyncio.to_thread(gateway.command, "drain"))["drained"] >= 1
+
+    assert await close_code(socket) == (3001, "shutdown")
+    late = await open_session(gateway, "late")
+    assert await close_code(late) == (3001, "shutdown")
