@@ -5,7 +5,10 @@ a bound, and what leaves this file is our errors only.
 """
 
 import asyncio
+import itertools
+import random
 import threading
+import time
 from typing import Any
 
 import ray
@@ -13,6 +16,9 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 
 from cluster import names
 from cluster.errors import ClusterError, ServiceUnavailableError
+
+BACKOFF_BASE_S = 0.1
+BACKOFF_CAP_S = 1.0
 
 
 class ActorLink:
@@ -39,34 +45,39 @@ class ActorLink:
         self._resolve()
         return self
 
-    def call(self, method: str, *args: Any, timeout_s: float, **kwargs: Any) -> Any:
+    def call(self, method: str, *args: Any, timeout_s: float, patience_s: float = 0.0, **kwargs: Any) -> Any:
         """Call ``method`` and wait; from a thread, never from an event loop.
 
-        Raises:
-            ServiceUnavailableError: no answer in time, or the actor is away; it may have acted.
-            ClusterError: what the method raised.
-        """
-        try:
-            return ray.get(self._submit(method, args, kwargs), timeout=timeout_s)
-        except RayError as error:
-            raise self._translated(error) from error
-
-    async def acall(self, method: str, *args: Any, timeout_s: float, **kwargs: Any) -> Any:
-        """Call ``method`` and wait for it on the running event loop.
+        Args:
+            timeout_s: for one answer.
+            patience_s: how long to call again while the actor is away; for calls that may be repeated.
 
         Raises:
             ServiceUnavailableError: no answer in time, or the actor is away; it may have acted.
             ClusterError: what the method raised.
         """
-        try:
-            # The first look-up, and the one after a death, may block: not on the loop.
-            if self._handle is None:
-                await asyncio.to_thread(self._resolve)
-            return await asyncio.wait_for(self._submit(method, args, kwargs), timeout_s)
-        except TimeoutError as error:
-            raise ServiceUnavailableError(self.name, "its actor", f"no answer within {timeout_s:g} s") from error
-        except RayError as error:
-            raise self._translated(error) from error
+        give_up_at_s = time.monotonic() + patience_s
+        for attempt in itertools.count():
+            try:
+                return ray.get(self._submit(method, args, kwargs), timeout=timeout_s)
+            except (RayError, ServiceUnavailableError) as error:
+                time.sleep(self._delay_s(error, attempt, give_up_at_s))
+        raise AssertionError("a call either returns or raises")
+
+    async def acall(self, method: str, *args: Any, timeout_s: float, patience_s: float = 0.0, **kwargs: Any) -> Any:
+        """``call`` on the running event loop."""
+        give_up_at_s = time.monotonic() + patience_s
+        for attempt in itertools.count():
+            try:
+                # The first look-up, and the one after a death, may block: not on the loop.
+                if self._handle is None:
+                    await asyncio.to_thread(self._resolve)
+                return await asyncio.wait_for(self._submit(method, args, kwargs), timeout_s)
+            except TimeoutError as error:
+                raise ServiceUnavailableError(self.name, "its actor", f"no answer within {timeout_s:g} s") from error
+            except (RayError, ServiceUnavailableError) as error:
+                await asyncio.sleep(self._delay_s(error, attempt, give_up_at_s))
+        raise AssertionError("a call either returns or raises")
 
     def cast(self, method: str, *args: Any) -> None:
         """Call ``method`` without waiting; a failure is not heard of.
@@ -90,6 +101,18 @@ class ActorLink:
                 except (ValueError, RayError) as error:
                     raise ServiceUnavailableError(self.name, "its actor", ray_reason(error)) from error
             return self._handle
+
+    def _delay_s(self, error: RayError | ServiceUnavailableError, attempt: int, give_up_at_s: float) -> float:
+        """Return the wait before the next try, with full jitter so that callers do not come back together.
+
+        Raises:
+            ClusterError: there is no next try.
+        """
+        failure = self._translated(error) if isinstance(error, RayError) else error
+        delay_s = random.uniform(0, min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2**attempt))  # noqa: S311 - no secret
+        if isinstance(failure, ServiceUnavailableError) and time.monotonic() + delay_s < give_up_at_s:
+            return delay_s
+        raise failure from (None if failure is error else error)
 
     def _translated(self, error: RayError) -> ClusterError:
         if isinstance(error, RayTaskError):

@@ -36,8 +36,6 @@ def get_or_create(cls: type, *args: Any, name: str, timeout_s: float = READY_TIM
         "num_cpus": 0,
         "max_restarts": -1,
         "max_task_retries": 0,  # a mutating call may have run although its caller saw an error
-        # Without this the actor would live in the working directory of the job that was first to ask.
-        "runtime_env": {},
     } | options
     try:
         handle: Any = ray.remote(cls).options(name=name, namespace=names.NAMESPACE, **chosen).remote(*args)

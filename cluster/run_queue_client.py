@@ -15,13 +15,17 @@ from typing import Any
 
 from cluster import names
 from cluster.actor_link import ActorLink
-from cluster.errors import RunStateError
+from cluster.errors import RunStateError, ServiceUnavailableError
 from cluster.ids import new_id
 from cluster.runs import LaneStatus, Lease, Run, RunRequest, RunState
 
 logger = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 10.0
+PATIENCE_S = 5.0
+"""How long a call is repeated while the queue's actor restarts."""
+AWAY_S = 120.0
+"""How long a program that waits for its lease bears with a queue that is away."""
 LEASE_POLL_S = 1.0
 RUN_ID_VARIABLE = "WATCHFLOOR_RUN_ID"
 """Set by the queue in the environment of every job it submits."""
@@ -61,7 +65,7 @@ class RunQueueClient:
 
     def lease(self, run_id: str) -> Lease:
         """Ask whether the run may begin; a driver asks every second until it may."""
-        lease: Lease = self._link.call("lease", run_id, timeout_s=self._timeout_s)
+        lease: Lease = self._ask("lease", run_id)
         return lease
 
     def wait_for_lease(
@@ -75,8 +79,17 @@ class RunQueueClient:
         """
         give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
         told: Lease | None = None
+        heard_at = time.monotonic()
         while True:
-            lease = self.lease(run_id)
+            try:
+                lease = self.lease(run_id)
+                heard_at = time.monotonic()
+            except ServiceUnavailableError:
+                # Its place is in the table, so a queue that restarts costs it nothing.
+                if time.monotonic() - heard_at > AWAY_S:
+                    raise
+                time.sleep(LEASE_POLL_S)
+                continue
             if lease.granted:
                 return lease
             _refuse_ended(run_id, lease)
@@ -113,12 +126,12 @@ class RunQueueClient:
 
     def list(self, limit: int = 100, state: RunState | None = None) -> tuple[Run, ...]:
         """Return runs, newest first."""
-        found: tuple[Run, ...] = self._link.call("list_runs", limit, state, timeout_s=self._timeout_s)
+        found: tuple[Run, ...] = self._ask("list_runs", limit, state)
         return found
 
     def lanes(self) -> tuple[LaneStatus, ...]:
         """Return what goes on in each lane, largest priority first."""
-        lanes: tuple[LaneStatus, ...] = self._link.call("lanes", timeout_s=self._timeout_s)
+        lanes: tuple[LaneStatus, ...] = self._ask("lanes")
         return lanes
 
     async def asubmit(self, request: RunRequest) -> Run:
@@ -131,7 +144,7 @@ class RunQueueClient:
 
     async def alease(self, run_id: str) -> Lease:
         """``lease`` for an event loop."""
-        lease: Lease = await self._link.acall("lease", run_id, timeout_s=self._timeout_s)
+        lease: Lease = await self._aask("lease", run_id)
         return lease
 
     async def await_lease(self, run_id: str, *, on_wait: Callable[[Lease], None] | None = None) -> Lease:
@@ -171,20 +184,26 @@ class RunQueueClient:
 
     async def alist(self, limit: int = 100, state: RunState | None = None) -> tuple[Run, ...]:
         """``list`` for an event loop."""
-        found: tuple[Run, ...] = await self._link.acall("list_runs", limit, state, timeout_s=self._timeout_s)
+        found: tuple[Run, ...] = await self._aask("list_runs", limit, state)
         return found
 
     async def alanes(self) -> tuple[LaneStatus, ...]:
         """``lanes`` for an event loop."""
-        lanes: tuple[LaneStatus, ...] = await self._link.acall("lanes", timeout_s=self._timeout_s)
+        lanes: tuple[LaneStatus, ...] = await self._aask("lanes")
         return lanes
 
+    def _ask(self, method: str, *args: Any) -> Any:
+        return self._link.call(method, *args, timeout_s=self._timeout_s, patience_s=PATIENCE_S)
+
+    async def _aask(self, method: str, *args: Any) -> Any:
+        return await self._link.acall(method, *args, timeout_s=self._timeout_s, patience_s=PATIENCE_S)
+
     def _run(self, method: str, *args: Any) -> Run:
-        run: Run = self._link.call(method, *args, timeout_s=self._timeout_s)
+        run: Run = self._ask(method, *args)
         return run
 
     async def _arun(self, method: str, *args: Any) -> Run:
-        run: Run = await self._link.acall(method, *args, timeout_s=self._timeout_s)
+        run: Run = await self._aask(method, *args)
         return run
 
 

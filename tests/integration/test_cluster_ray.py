@@ -6,6 +6,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -106,6 +107,21 @@ def in_state(queue: RunQueueClient, run_id: str, state: RunState) -> Callable[[]
             return False  # not registered yet
 
     return check
+
+
+@contextmanager
+def holding_cpus(name: str, count: int) -> Iterator[None]:
+    """An actor that holds CPUs."""
+
+    @ray.remote(num_cpus=count)
+    class Holder:
+        def ready(self) -> bool:
+            return True
+
+    actor = Holder.options(name=name).remote()  # type: ignore[attr-defined]
+    ray.get(actor.ready.remote(), timeout=60)
+    yield
+    ray.kill(actor)
 
 
 class TestTasks:
@@ -279,17 +295,8 @@ class TestJobs:
     def test_holders_of_a_cpu_are_named(self, head: LocalRay) -> None:
         """An actor that holds one is found by its name."""
 
-        @ray.remote(num_cpus=1)
-        class Labeller:
-            def ready(self) -> bool:
-                return True
-
-        actor = Labeller.options(name="labeller").remote()  # type: ignore[attr-defined]
-        ray.get(actor.ready.remote(), timeout=60)
-        try:
+        with holding_cpus("labeller", 1):
             assert list(RayJobs(head.dashboard_url).holders("CPU")) == ["labeller (1)"]
-        finally:
-            ray.kill(actor)
 
 
 class TestRuns:
@@ -311,6 +318,18 @@ class TestRuns:
         assert eventually(in_state(queue, second, RunState.RUNNING))
         (tmp_path / f"{second}.end").touch()
         assert eventually(in_state(queue, second, RunState.SUCCEEDED))
+
+    def test_a_run_that_does_not_fit_says_what_it_waits_for(
+        self, head: LocalRay, queue: RunQueueClient, program: str
+    ) -> None:
+        """Both CPUs are held by an actor: it is named, and the run begins when it lets go."""
+        with holding_cpus("labeller", 2):
+            run = self.submit(head, program, "no-cpu")
+            wanted = "waits for 1 CPU held by labeller (2)"
+            assert eventually(lambda: in_state(queue, run, RunState.QUEUED)() and queue.get(run).waits_for == wanted)
+        assert eventually(in_state(queue, run, RunState.RUNNING))
+        queue.cancel(run, "ada")
+        assert eventually(in_state(queue, run, RunState.CANCELLED))
 
     def test_a_killed_driver_is_a_failed_run_within_five_seconds(
         self, head: LocalRay, queue: RunQueueClient, program: str, tmp_path: Path
