@@ -222,7 +222,8 @@ export class AlertsTable {
       glyph: h("i", { class: "glyph", "aria-hidden": "true" }),
       condition: h("span"),
       device: cell("device"),
-      title: h("span", { class: "title-text" }),
+      title: h("span"),
+      text: h("span", { class: "title-text" }),
       spark: cell("spark"),
       value: cell("value"),
       source: cell("source"),
@@ -231,7 +232,7 @@ export class AlertsTable {
       ack: h("button", { type: "button", class: "row-ack", tabindex: "-1", title: "Acknowledge (a)" }, "Ack"),
     };
     row.node = h("div", { class: "row", role: "row" },
-      cell("sev", row.letter), row.age, cell("state", row.glyph, row.condition), row.device, cell("title", row.title),
+      cell("sev", row.letter), row.age, cell("state", row.glyph, row.condition), row.device, cell("title", row.title, row.text),
       row.spark, row.value, row.source, row.count, cell("mark", row.mark, row.ack));
     return row;
   }
@@ -260,7 +261,8 @@ export class AlertsTable {
     setText(row.device, alert.device_id);
     setAttr(row.device, "title", `${alert.tenant} / ${alert.device_id}${alert.site ? ` · ${alert.site}` : ""}`);
     setText(row.title, alert.title);
-    setAttr(row.title, "title", alert.text || alert.title);
+    setText(row.text, alert.text === alert.title ? "" : alert.text);
+    setAttr(row.text, "title", alert.text);
     this._fillFigures(row, alert);
     setText(row.count, alert.count > 1 ? `×${count(alert.count)}` : "");
     this._fillMark(row, alert);

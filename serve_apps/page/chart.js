@@ -11,21 +11,22 @@ import { num, utc } from "./format.js";
 const LEFT = 52;
 const RIGHT = 12;
 const VALUE = { top: 10, bottom: 176 };
-const SCORE = { top: 198, bottom: 252 };
-const EVIDENCE_HEIGHT = 276;
+const SCORE = { top: 200, bottom: 268 };
+const EVIDENCE_HEIGHT = 292;
 
 /**
- * Evidence of one alert: value above, score below, window shaded, judged point marked.
+ * Evidence of one alert: value above, score below, stretches over the threshold shaded,
+ * the reading of the alert marked.
  *
- * @param {{metric, points, threshold, window_start, window_end}} evidence points are
- *   [time, value, score, recorded_at]; times are epoch seconds or ISO text
- * @param {{at, severity}} alert the moment it was raised for, same kinds of time
+ * @param {{metric, points, threshold}} evidence points are [time, value, score, recorded_at];
+ *   times are epoch seconds or ISO text
+ * @param {{source, value, recorded_at, severity}} alert as the API shows it
  * @param {number} width in CSS pixels; the drawing is made for it, so that text keeps its size
  */
 export function evidenceChart(evidence, alert, width) {
   const points = evidence.points.map(([ts, value, score, recorded]) => ({ ms: toMs(ts), value, score, recorded }));
   points.sort((a, b) => a.ms - b.ms);
-  const at = points.length ? nearest(points, toMs(alert.at)) : null;
+  const at = readingOf(points, alert);
   const start = points[0].ms;
   const end = points.at(-1).ms;
   const right = width - RIGHT;
@@ -38,12 +39,9 @@ export function evidenceChart(evidence, alert, width) {
 
   const chart = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": describe(evidence, points, at) });
   const bottom = hasScores ? SCORE.bottom : VALUE.bottom;
-  const from = toMs(evidence.window_start);
-  const to = toMs(evidence.window_end);
-  if (Number.isFinite(from) && Number.isFinite(to)) {
-    const left = Math.max(LEFT, x(from));
-    chart.append(svg("rect", { class: "window", x: left, y: VALUE.top, width: Math.max(2, Math.min(right, x(to)) - left), height: bottom - VALUE.top },
-      svg("title", {}, "the window that the model judged")));
+  for (const [from, to] of stretches(points, evidence.threshold)) {
+    const left = Math.max(LEFT, x(from) - 3); // one reading alone must still be seen
+    chart.append(svg("rect", { class: "window", x: left, y: VALUE.top, width: Math.min(right, x(to) + 3) - left, height: bottom - VALUE.top }));
   }
   drawAxis(chart, valueAxis, evidence.metric ?? "value", right);
   if (hasScores) drawAxis(chart, scoreAxis, "score", right);
@@ -189,9 +187,25 @@ function line(points, x, y, value, name) {
   return svg("path", { class: name, d: path });
 }
 
-function nearest(points, ms) {
-  if (!Number.isFinite(ms)) return points.at(-1);
-  return points.reduce((best, p) => (Math.abs(p.ms - ms) < Math.abs(best.ms - ms) ? p : best));
+/** The point that the alert's own figures belong to, else the worst judged one. */
+function readingOf(points, alert) {
+  const { score } = alert.source ?? {};
+  const same = points.find((p) => p.value === alert.value && Number.isFinite(p.score) && Math.abs(p.score - score) < 1e-6);
+  const recorded = alert.recorded_at && points.find((p) => p.recorded && Date.parse(p.recorded) === Date.parse(alert.recorded_at));
+  return same ?? recorded ?? points.reduce((worst, p) => ((p.score ?? -1) > (worst.score ?? -1) ? p : worst));
+}
+
+/** Times from and to which the score stays over the threshold. */
+function stretches(points, threshold) {
+  const found = [];
+  let isOver = false;
+  for (const point of points) {
+    const wasOver = isOver;
+    isOver = Number.isFinite(point.score) && Number.isFinite(threshold) && point.score >= threshold;
+    if (isOver && !wasOver) found.push([point.ms, point.ms]);
+    else if (isOver) found.at(-1)[1] = point.ms;
+  }
+  return found;
 }
 
 function withReadout(chart, points, x, bottom, at, width) {

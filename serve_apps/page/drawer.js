@@ -175,7 +175,7 @@ export class Drawer {
       ["Score, threshold", isModel ? `${num(source.score)} / ${num(source.threshold)}` : ""],
       ["Metric", alert.metric],
       ["Value", alert.value === null || alert.value === undefined ? "" : `${num(alert.value)}${!isModel && source.threshold !== null && source.threshold !== undefined ? ` / limit ${num(source.threshold)}` : ""}`],
-      ["Recorded at", alert.recorded_at ? `${String(alert.recorded_at).replace("T", " ").slice(0, 19)} (replayed telemetry)` : ""],
+      ["First recorded at", alert.recorded_at ? `${String(alert.recorded_at).replace("T", " ").slice(0, 19)} (replayed telemetry)` : ""],
       ["First seen", utc(alert.startsMs)],
       ["Last seen", alert.count > 1 ? `${utc(alert.last_seen_at)} (${alert.count} times)` : utc(alert.last_seen_at)],
       ["Lasted", alert.cleared_at ? duration(Date.parse(alert.cleared_at) - alert.startsMs) : ""],
@@ -187,7 +187,7 @@ export class Drawer {
   }
 
   _updateEvidence(alert, detail) {
-    const key = detail ? `${detail.id}@${detail.evidence?.points?.length ?? 0}@${this._parts.evidence.clientWidth}` : `waiting:${this._failed}`;
+    const key = detail ? `${detail.id}@${detail.alert.version}@${this._parts.evidence.clientWidth}` : `waiting:${this._failed}`;
     if (this._evidenceOf === key) return;
     this._evidenceOf = key;
     const box = this._parts.evidence;
@@ -196,7 +196,7 @@ export class Drawer {
     if (!detail) {
       box.replaceChildren(h("p", { class: "empty", "data-kind": this._failed ? "problem" : null }, this._failed ? `The evidence could not be loaded: ${this._failed}.` : "Loading the evidence…"));
     } else if (points.length > 1) {
-      box.replaceChildren(evidenceChart(detail.evidence, { at: evidenceMoment(detail.evidence, alert), severity: alert.severity }, box.clientWidth));
+      box.replaceChildren(evidenceChart(detail.evidence, detail.alert, box.clientWidth));
     } else {
       box.replaceChildren(h("p", { class: "empty" }, alert.source?.kind === "model" ? "The readings behind this alert were not kept." : deviceSentence(alert)));
     }
@@ -217,10 +217,4 @@ function deviceSentence(alert) {
   const limit = alert.source?.threshold;
   const value = alert.value === null || alert.value === undefined ? "" : ` It reported ${num(alert.value)}${limit === null || limit === undefined ? "" : ` against its limit of ${num(limit)}`}.`;
   return `The device raised this alert itself, no model was asked.${value}`;
-}
-
-/** The reading that raised the alert: by its recorded time, else the end of the window. */
-function evidenceMoment(evidence, alert) {
-  const recorded = alert.recorded_at && evidence.points.find(([, , , at]) => at && Date.parse(at) === Date.parse(alert.recorded_at));
-  return recorded ? recorded[0] : (evidence.window_end ?? alert.starts_at);
 }

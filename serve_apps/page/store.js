@@ -43,8 +43,9 @@ export class Store {
   }
 
   touch(...topics) {
-    if (this._dirty.size === 0) this._schedule(() => this._flush());
+    const isFirst = this._dirty.size === 0;
     for (const topic of topics) this._dirty.add(topic);
+    if (isFirst) this._schedule(() => this._flush());
   }
 
   /** Take over an alert as the server describes it; older versions are ignored. */
@@ -150,7 +151,12 @@ export class Store {
     const dirty = this._dirty;
     this._dirty = new Set();
     for (const { topics, listener } of this._listeners) {
-      if ([...dirty].some((topic) => topics.has(topic))) listener(dirty);
+      if (![...dirty].some((topic) => topics.has(topic))) continue;
+      try {
+        listener(dirty);
+      } catch (error) {
+        reportError(error); // one panel's bug must not keep the others from showing alerts
+      }
     }
   }
 }
