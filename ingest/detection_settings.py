@@ -35,7 +35,7 @@ class DetectorSettings:
     """Values the AR baseline predicts from."""
     ridge: float = 0.01
     """Penalty of the AR baseline, per window."""
-    batch_readings: int = 2000
+    batch_readings: int = 4000
     """Most readings taken from the stream in one turn."""
     rebuild_readings: int = 100_000
     """Most readings of the stream that a restarted detector fills its windows from."""

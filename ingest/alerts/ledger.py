@@ -8,6 +8,7 @@ with ``AlertConflictError`` or an integrity error, and the caller starts over.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
@@ -32,8 +33,10 @@ from ingest.errors import AlertConflictError
 CHUNK = 500
 """Values of one IN list: far below SQLite's limit of bound parameters."""
 
-ALERT_COLUMNS = tuple(alerts.c[field.name] for field in fields(Alert))
-EVENT_COLUMNS = tuple(alert_events.c[field.name] for field in fields(AlertEvent))
+ALERT_FIELDS = tuple(field.name for field in fields(Alert))
+EVENT_FIELDS = tuple(field.name for field in fields(AlertEvent))
+ALERT_COLUMNS = tuple(alerts.c[name] for name in ALERT_FIELDS)
+EVENT_COLUMNS = tuple(alert_events.c[name] for name in EVENT_FIELDS)
 
 
 class Ledger:
@@ -42,7 +45,7 @@ class Ledger:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._current: dict[str, Alert] = {}
-        self._stored_versions: dict[str, int] = {}
+        self._stored: dict[str, Alert] = {}
         self._created: set[str] = set()
         self._evidence: dict[str, Evidence] = {}
         self._events: list[dict[str, Any]] = []
@@ -145,45 +148,54 @@ class Ledger:
                 brought the same reading or request.
         """
         changed = {event["alert_id"] for event in self._events}
-        created = [self._row(self._current[alert_id]) for alert_id in sorted(changed & self._created)]
+        created = [self._row(alert_id) for alert_id in sorted(changed & self._created)]
         if created:
             self._connection.execute(insert(alerts), created)
-        updated = [self._row(self._current[alert_id]) for alert_id in sorted(changed - self._created)]
-        self._update([row for row in updated if row["id"] not in self._evidence], with_evidence=False)
-        self._update([row for row in updated if row["id"] in self._evidence], with_evidence=True)
+        self._update(sorted(changed - self._created))
         if self._events:
             self._connection.execute(insert(alert_events), self._events)
         refs = [EventRef(event["id"], event["alert_id"], Action(event["action"])) for event in self._events]
         self._events = []
         return refs
 
-    def _update(self, rows: list[dict[str, Any]], *, with_evidence: bool) -> None:
-        if not rows:
-            return
-        left_out = {"id", "tenant", "device_id", "fingerprint", "occurrence"} | (
-            set() if with_evidence else {"evidence"}
-        )
-        columns = [name for name in rows[0] if name not in left_out]
-        statement = (
-            update(alerts)
-            .where(alerts.c.id == bindparam("of_id"), alerts.c.version == bindparam("of_version"))
-            .values({name: bindparam(f"new_{name}") for name in columns})
-        )
-        parameters = [
-            {f"new_{name}": row[name] for name in columns}
-            | {"of_id": row["id"], "of_version": self._stored_versions[row["id"]]}
-            for row in rows
-        ]
-        if self._connection.execute(statement, parameters).rowcount != len(rows):
-            raise AlertConflictError(1)
+    def _update(self, alert_ids: list[str]) -> None:
+        """Write what differs; alerts that changed in the same columns share one statement."""
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for alert_id in alert_ids:
+            before, after = self._stored[alert_id], self._current[alert_id]
+            columns = tuple(name for name in ALERT_FIELDS if getattr(before, name) != getattr(after, name))
+            if "severity" in columns:
+                columns += ("severity_rank",)
+            if alert_id in self._evidence:
+                columns += ("evidence",)
+            alike.setdefault(columns, []).append(alert_id)
+        for columns, ids in alike.items():
+            statement = (
+                update(alerts)
+                .where(alerts.c.id == bindparam("of_id"), alerts.c.version == bindparam("of_version"))
+                .values({name: bindparam(f"new_{name}") for name in columns})
+            )
+            parameters = [
+                {"of_id": alert_id, "of_version": self._stored[alert_id].version}
+                | {f"new_{name}": self._value(alert_id, name) for name in columns}
+                for alert_id in ids
+            ]
+            if self._connection.execute(statement, parameters).rowcount != len(ids):
+                raise AlertConflictError(1)
 
-    def _row(self, alert: Alert) -> dict[str, Any]:
-        row = {field.name: _plain(getattr(alert, field.name)) for field in fields(Alert)}
-        row["labels"] = dict(alert.labels)
-        row["severity_rank"] = alert.severity.rank
-        evidence = self._evidence.get(alert.id)
-        row["evidence"] = None if evidence is None else evidence.to_json()
-        return row
+    def _row(self, alert_id: str) -> dict[str, Any]:
+        return {name: self._value(alert_id, name) for name in (*ALERT_FIELDS, "severity_rank", "evidence")}
+
+    def _value(self, alert_id: str, column: str) -> Any:
+        alert = self._current[alert_id]
+        if column == "severity_rank":
+            return alert.severity.rank
+        if column == "evidence":
+            evidence = self._evidence.get(alert_id)
+            return None if evidence is None else evidence.to_json()
+        value = getattr(alert, column)
+        # Enums as their text: drivers other than sqlite3 refuse str subclasses.
+        return value.value if isinstance(value, StrEnum) else value
 
     def _load(self, column: Any, values: Sequence[str]) -> list[Alert]:
         loaded: list[Alert] = []
@@ -197,13 +209,13 @@ class Ledger:
             alert = alert_from_row(row)
             # What this transaction has already changed wins over what is stored.
             loaded.append(self._current.setdefault(alert.id, alert))
-            self._stored_versions.setdefault(alert.id, alert.version)
+            self._stored.setdefault(alert.id, alert)
         return loaded
 
 
 def alert_from_row(row: Row[Any]) -> Alert:
     """Return the alert of a row of ``ALERT_COLUMNS``."""
-    values = dict(row._mapping)
+    values = dict(zip(ALERT_FIELDS, row, strict=True))
     values["source_kind"] = SourceKind(values["source_kind"])
     values["severity"] = Severity(values["severity"])
     values["condition"] = Condition(values["condition"])
@@ -214,14 +226,9 @@ def alert_from_row(row: Row[Any]) -> Alert:
 
 def event_from_row(row: Row[Any]) -> AlertEvent:
     """Return the event of a row of ``EVENT_COLUMNS``."""
-    values = dict(row._mapping)
+    values = dict(zip(EVENT_FIELDS, row, strict=True))
     values["action"] = Action(values["action"])
     return AlertEvent(**values)
-
-
-def _plain(value: Any) -> Any:
-    # Enums as their text: drivers other than sqlite3 refuse str subclasses.
-    return str(value) if isinstance(value, str) else value
 
 
 def _chunks(values: list[str]) -> Iterable[list[str]]:
