@@ -300,5 +300,5 @@ class CircuitAgainstModel(RuleBasedStateMachine):
 
 TestCircuitAgainstModel: Callable[[], None] = CircuitAgainstModel.TestCase
 TestCircuitAgainstModel.settings = settings(  # type: ignore[attr-defined]
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
