@@ -87,31 +87,24 @@ def seen_again(alert: Alert, sighting: Sighting) -> Change:
     is_late = alert.condition is Condition.CLEARED and sighting.at <= (alert.cleared_at or sighting.at)
     reopens = alert.condition is not Condition.FIRING and not is_late
     escalates = sighting.severity.rank > alert.severity.rank
-    after = replace(
-        alert,
-        count=alert.count + sighting.count,
-        last_seen_at=max(alert.last_seen_at, sighting.at),
-        starts_at=min(alert.starts_at, sighting.at),
-        version=alert.version + 1,
-    )
+    changes: dict[str, Any] = {
+        "count": alert.count + sighting.count,
+        "last_seen_at": max(alert.last_seen_at, sighting.at),
+        "starts_at": min(alert.starts_at, sighting.at),
+        "version": alert.version + 1,
+    }
     if sighting.score is None or sighting.score >= (alert.score or 0.0):
         # A detector's alert shows its rarest reading, a device's its latest.
-        after = replace(
-            after,
-            value=sighting.value,
-            score=sighting.score,
-            threshold=sighting.threshold,
-            model=sighting.model,
-            model_version=sighting.model_version,
-            text=sighting.text,
-        )
+        shown = ("value", "score", "threshold", "model", "model_version", "text")
+        changes |= {name: getattr(sighting, name) for name in shown}
     if reopens:
-        after = replace(after, condition=Condition.FIRING, cleared_at=None)
+        changes |= {"condition": Condition.FIRING, "cleared_at": None}
     if escalates:
-        after = replace(after, severity=sighting.severity)
-        if after.handling is Handling.ACKED:
+        changes["severity"] = sighting.severity
+        if alert.handling is Handling.ACKED:
             # Who acknowledged saw a smaller problem.
-            after = replace(after, handling=Handling.NEW, acked_by=None, acked_at=None)
+            changes |= {"handling": Handling.NEW, "acked_by": None, "acked_at": None}
+    after = replace(alert, **changes)
     action = Action.ESCALATED if escalates else Action.REOPENED if reopens else Action.REPEATED
     return Change(alert, after, action, sighting.at, sighting.actor, None, sighting.data())
 
