@@ -1,0 +1,304 @@
+"""Trainings as runs, on a real Ray with run queue, hub and metrics: queued, submitted, stopped, refused."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from local_ray import LocalRay, local_ray
+from ray.job_submission import JobSubmissionClient
+from ray.util.state import list_actors
+
+from cluster import migrate, names
+from cluster.errors import RunNotFoundError, TaskCancelledError
+from cluster.metrics_actor import get_or_create_metrics
+from cluster.metrics_client import MetricsClient
+from cluster.run_queue_actor import get_or_create_run_queue
+from cluster.run_queue_client import RunQueueClient
+from cluster.runs import Run, RunState
+from cluster.settings import Settings
+from cluster.store import open_engine
+from ingest.directory import DeviceDirectory, DeviceEntry
+from ingest.scorer import load_scorer
+from realtime.hub_actor import get_or_create_hub
+from realtime.hub_client import HubClient
+from realtime.replies import Cursor
+from training.errors import WorkersFailedError
+from training.promotion import champion, journal
+from training.tasks import evaluate_model, train_model
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+
+QUICK = {"epochs": 6, "max_windows": 2000, "min_steps": 0}
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """The parts of a floor that a training touches."""
+
+    settings: Settings
+    ray: LocalRay
+    queue: RunQueueClient
+    hub: HubClient
+    metrics: MetricsClient
+
+
+@pytest.fixture(scope="module")
+def floor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Floor]:
+    folder = tmp_path_factory.mktemp("floor")
+    env = {
+        "DATABASE_URL": f"sqlite:///{folder}/floor.db",
+        "STORAGE_URL": f"file://{folder}/storage",
+        "WATCHFLOOR_DATA_DIR": str(folder),
+    }
+    migrate.upgrade(env["DATABASE_URL"])
+    with local_ray(num_cpus=2, env=env) as head:
+        os.environ["RAY_API_SERVER_ADDRESS"] = head.dashboard_url
+        ray.init(address=head.address, namespace=names.NAMESPACE, log_to_driver=False)
+        settings = Settings(database_url=env["DATABASE_URL"], storage_url=env["STORAGE_URL"], data_dir=str(folder))
+        metrics = get_or_create_metrics(settings)
+        hub = get_or_create_hub(settings)
+        yield Floor(settings, head, get_or_create_run_queue(settings), hub, metrics)
+        ray.shutdown()
+        del os.environ["RAY_API_SERVER_ADDRESS"]
+
+
+class Listening:
+    """All publications of the hub from its construction on."""
+
+    def __init__(self, hub: HubClient) -> None:
+        self._hub = hub
+        self._cursor: Cursor | None = asyncio.run(hub.poll(None)).cursor
+        self.heard: list[tuple[str, dict[str, Any]]] = []
+
+    def catch_up(self) -> None:
+        reply = asyncio.run(self._hub.poll(self._cursor, timeout_s=0.2))
+        self._cursor = reply.cursor
+        self.heard += [(one.channel, json.loads(one.data)) for one in reply.publications]
+
+    def until_ended(self, queue: RunQueueClient, run_id: str, within_s: float = 150.0) -> Run:
+        def has_ended() -> bool:
+            self.catch_up()
+            return queue.get(run_id).state.is_terminal
+
+        assert eventually(has_ended, within_s), queue.get(run_id)
+        for _ in range(5):
+            self.catch_up()
+        return queue.get(run_id)
+
+    def messages(self, channel: str, kind: str) -> list[dict[str, Any]]:
+        return [message["data"] for heard, message in self.heard if heard == channel and message["type"] == kind]
+
+
+def eventually(check: Callable[[], bool], within_s: float = 30.0) -> bool:
+    give_up_at = time.monotonic() + within_s
+    while time.monotonic() < give_up_at:
+        if check():
+            return True
+        time.sleep(0.1)
+    return check()
+
+
+def lane_is_free() -> bool:
+    return bool(ray.available_resources().get("ml_training") == 1.0)
+
+
+def in_state(queue: RunQueueClient, run_id: str, *states: RunState) -> Callable[[], bool]:
+    def check() -> bool:
+        try:
+            return queue.get(run_id).state in states
+        except RunNotFoundError:
+            return False  # not registered yet
+
+    return check
+
+
+def test_a_training_from_the_queue_ends_with_a_live_model_that_everybody_hears_of(floor: Floor) -> None:
+    """Progress from rank 0, checkpoint, version, champion, messages, metrics, free lane: the whole way."""
+    listening = Listening(floor.hub)
+    handle = train_model.submit("recorded:nyc_taxi", "anomaly_detector", QUICK, user_id="ada")
+    run = listening.until_ended(floor.queue, handle.run_id)
+
+    assert (run.state, run.reason) == (RunState.SUCCEEDED, "")
+    bar = listening.messages(f"run:{run.id}", "task_progress")
+    epochs = [data for data in bar if "val_loss" in data]
+    assert len({data["progress"] for data in epochs}) >= 5
+    assert [data["progress"] for data in bar] == sorted(data["progress"] for data in bar)
+    assert {"epoch", "epochs", "loss", "val_loss", "samples_per_s", "eta_s"} <= epochs[-1].keys()
+    assert bar[-1]["progress"] == 100.0
+    assert any(data.get("holdout_loss") for data in bar)
+    assert listening.messages("user:ada", "task_progress")[-1]["progress"] == 100.0
+
+    model_id = run.result["model_id"]
+    (complete,) = listening.messages("noc:all", "ml_training_complete")
+    assert (complete["model_id"], complete["accuracy"]) == (model_id, run.result["metrics"]["accuracy"])
+    (prediction,) = listening.messages("user:ada", "ml_prediction")
+    assert prediction["model_id"] == model_id
+    (done,) = listening.messages("user:ada", "task_complete")
+    assert done["result"]["model_id"] == model_id
+
+    engine = open_engine(floor.settings.database_url)
+    live = champion(engine)
+    assert live is not None
+    assert f"{live.scorer}@{live.version}" == model_id
+    assert load_scorer(live).version == live.version
+    assert journal(engine)[-1].run_id == run.id
+    assert list(Path(floor.settings.storage_url.removeprefix("file://"), "runs", run.id).glob("checkpoint_*"))
+    assert eventually(lane_is_free)
+    assert eventually(
+        lambda: b'ml_model_trained_total{model_type="anomaly_detector"} 1.0' in floor.metrics.render_sync()
+    )
+    assert b'ml_training_duration_seconds_count{model_type="anomaly_detector"} 1.0' in floor.metrics.render_sync()
+
+    judged = evaluate_model.submit(model_id, "recorded:nyc_taxi", "ada").result(120)
+    assert judged["metrics"] == run.result["metrics"]
+
+
+def test_a_training_by_ray_job_submit_is_a_run_and_job_stop_ends_it(floor: Floor, tmp_path: Path) -> None:
+    """Its submission id is the run's id; while it trains nobody else may, and stopping frees the lane."""
+    jobs = JobSubmissionClient(floor.ray.dashboard_url)
+    (tmp_path / "notes.txt").write_text("an engineer's own folder", encoding="utf-8")
+    job = jobs.submit_job(
+        entrypoint="python -m training train --dataset recorded:nyc_taxi --user bob --set epochs=5000",
+        runtime_env={"working_dir": str(tmp_path)},
+    )
+    assert eventually(in_state(floor.queue, job, RunState.RUNNING), 90), jobs.get_job_logs(job)
+    assert eventually(lambda: "#" in jobs.get_job_logs(job) and "epoch" in jobs.get_job_logs(job))
+    waiting = train_model.submit("recorded:nyc_taxi", user_id="ada")
+    assert eventually(lambda: "ml_training" in (waiting.get().waits_for or ""))
+    assert waiting.cancel("ada").state is RunState.CANCELLED
+    with pytest.raises(TaskCancelledError):
+        waiting.result(5)
+
+    assert jobs.stop_job(job)
+    assert eventually(in_state(floor.queue, job, RunState.CANCELLED))
+    assert floor.queue.get(job).user_id == "bob"
+    assert eventually(lane_is_free)
+
+
+def test_too_little_data_ends_the_run_at_once_with_the_reason(floor: Floor) -> None:
+    """No worker is started for it, and its bar does not hang."""
+    listening = Listening(floor.hub)
+    handle = train_model.submit("telemetry", user_id="ada")
+    run = listening.until_ended(floor.queue, handle.run_id, 60.0)
+
+    assert run.state is RunState.FAILED
+    assert "data set 'telemetry' is too small" in run.reason
+    assert listening.messages(f"run:{run.id}", "task_progress")[-1]["reason"] == run.reason
+    with pytest.raises(WorkersFailedError, match="too small"):
+        handle.result(1)
+
+
+@pytest.mark.chaos
+def test_a_worker_that_is_killed_is_replaced_and_changes_nothing(floor: Floor) -> None:
+    """The run goes on from its checkpoint and ends with the very weights of an undisturbed one."""
+    order = QUICK | {"epochs": 60, "checkpoint_interval_s": 0.01, "seed": 7}
+    undisturbed = train_model.submit("recorded:rogue_agent_key_hold", "anomaly_detector", order).result(150)
+    handle = train_model.submit("recorded:rogue_agent_key_hold", "anomaly_detector", order)
+    assert eventually(lambda: handle.get().progress > 15.0, 90), handle.get()
+    os.kill(_train_worker_pid(floor), signal.SIGKILL)
+    result = handle.result(150)
+
+    assert result["version"].partition("-")[2] == undisturbed["version"].partition("-")[2]
+    assert result["metrics"] == undisturbed["metrics"]
+
+
+def test_a_shell_without_the_floors_environment_is_told_what_to_do(tmp_path: Path) -> None:
+    """And a folder of the user's that hides ours is named, before anything else."""
+    env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    argv = [sys.executable, "-m", "training", "runs"]
+    plain = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "__init__.py").touch()
+    hidden = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (plain.returncode, hidden.returncode) == (2, 2)
+    assert 'run eval "$(watchfloor env)" first' in plain.stderr
+    assert f"package 'cluster' would be imported from {tmp_path / 'cluster'}" in hidden.stderr
+    assert "Traceback" not in plain.stderr + hidden.stderr
+
+
+def test_the_shell_command_follows_its_run_and_ctrl_c_cancels_it(floor: Floor) -> None:
+    """Called outside a job it queues a run like everybody else's."""
+    env = os.environ | {"RAY_ADDRESS": floor.ray.address}
+    argv = [
+        sys.executable,
+        "-m",
+        "training",
+        "train",
+        "--dataset",
+        "recorded:nyc_taxi",
+        "--set",
+        "epochs=5000",
+        "--json",
+    ]
+    with subprocess.Popen(argv, env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None
+        for line in command.stdout:
+            run = json.loads(line)
+            if run["state"] == "starting":
+                break
+        command.send_signal(signal.SIGINT)
+        rest = [json.loads(line) for line in command.stdout]
+
+    assert command.returncode == 130
+    assert rest[-1]["state"] == "cancelled"
+    assert floor.queue.get(run["id"]).state is RunState.CANCELLED
+    assert eventually(lane_is_free)
+
+
+def test_the_first_example_moves_a_bar_and_tells_the_noc(floor: Floor) -> None:
+    """``examples/train_with_progress.py``, as a user runs it."""
+    listening = Listening(floor.hub)
+    output = _example(floor, "train_with_progress.py", "carol")
+    listening.catch_up()
+    bar = [data["progress"] for data in listening.messages("user:carol", "task_progress")]
+
+    assert "'model_id': 'example/nyc_taxi'" in output
+    assert bar == sorted(bar)
+    assert bar[-1] == 100.0
+    assert listening.messages("noc:all", "ml_training_complete")[-1]["model_id"] == "example/nyc_taxi"
+
+
+def test_the_second_example_stores_an_alert_and_tells_everybody_it_concerns(floor: Floor) -> None:
+    """``examples/device_alert.py``; the directory says who that is."""
+    DeviceDirectory(open_engine(floor.settings.database_url)).register(
+        [DeviceEntry(tenant="demo", device="door-1", client_id="7", site="gate", supervisor_id="dave")]
+    )
+    listening = Listening(floor.hub)
+    output = _example(floor, "device_alert.py")
+    listening.catch_up()
+
+    for channel, kind in (
+        ("noc:all", "critical_alert"),
+        ("noc:client-7", "critical_alert"),
+        ("user:dave", "supervisor_alert"),
+        ("tenant:demo", "tenant_alert"),
+    ):
+        (message,) = listening.messages(channel, kind)
+        assert message["event_id"] in output
+        assert message["severity"] == "critical"
+
+
+def _example(floor: Floor, name: str, *args: str) -> str:
+    env = os.environ | {"RAY_ADDRESS": floor.ray.address}
+    argv = [sys.executable, str(ROOT / "examples" / name), *args]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr
+    time.sleep(1.0)  # the last broadcast of a warm worker leaves it after the result
+    return done.stdout
+
+
+def _train_worker_pid(floor: Floor) -> int:
+    actors = list_actors(address=floor.ray.dashboard_url, filters=[("state", "=", "ALIVE")], detail=True)
+    return next(int(actor.pid) for actor in actors if "TrainWorker" in actor.class_name)
