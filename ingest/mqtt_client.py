@@ -91,6 +91,9 @@ class MqttInbox:
         self._wake()
         if self._thread is not None:
             self._thread.join(timeout_s)
+        self._wake_writer.close()
+        if self._thread is None or not self._thread.is_alive():
+            self._wake_reader.close()
 
     def settle(self, deliveries: Sequence[Delivery]) -> None:
         """Note that messages are stored or set aside; they are acknowledged in turn. Any thread."""
@@ -99,10 +102,10 @@ class MqttInbox:
 
     def supervise(self) -> None:
         """Replace a network thread that ended or hangs; called once a second."""
-        if self._stop.is_set() or self._thread is None:
+        if self._thread is None:
             return
         silent_s = time.monotonic() - self._turn_at_s
-        if self._thread.is_alive() and silent_s < STUCK_S:
+        if (self._thread.is_alive() and silent_s < STUCK_S) or self._stop.is_set():
             return
         logger.error("MQTT thread of %s made no turn for %.0f s: replacing it", self._subscription.client_id, silent_s)
         self.start()
