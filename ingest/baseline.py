@@ -8,7 +8,6 @@ Shapes: B windows, W = context + 1 values, P = context lags.
 """
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ingest.scorer import Residuals, Windows
@@ -40,10 +39,10 @@ class ARBaseline:
         References:
             Strong Linear Baselines Strike Back, arXiv 2602.00672.
         """
-        windows_BW = sliding_window_view(values.astype(np.float64), context + 1)
-        lags_BP, target_B = windows_BW[:, :-1], windows_BW[:, -1]
-        gram_PP = lags_BP.T @ lags_BP + ridge * len(target_B) * np.eye(context)
-        return cls(np.linalg.solve(gram_PP, lags_BP.T @ target_B).astype(np.float32))
+        gram_WW = _gram(values.astype(np.float64), context + 1)
+        num_windows = len(values) - context
+        lags_PP = gram_WW[:-1, :-1] + ridge * num_windows * np.eye(context)
+        return cls(np.linalg.solve(lags_PP, gram_WW[:-1, -1]).astype(np.float32))
 
     def residuals(self, windows_BW: Windows) -> Residuals:
         """Return |value - prediction| in units of the series' scale, shape (B,)."""
@@ -52,3 +51,20 @@ class ARBaseline:
             windows_BW[:, -1] - np.einsum("bp,p->b", windows_BW[:, :-1], self._coefficients_P)
         )
         return residuals_B
+
+
+def _gram(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Return the sum over all windows of their outer products, shape (width, width).
+
+    Neighbouring windows share all values but two, so each row follows from the one above. The
+    matrix product would be ten times the work, and BLAS would wake a thread per core for it.
+    """
+    count = len(values) - width + 1
+    gram_WW = np.empty((width, width))
+    gram_WW[0] = [np.dot(values[:count], values[lag : lag + count]) for lag in range(width)]
+    for row in range(1, width):
+        left = values[row - 1] * values[row - 1 : width - 1]
+        joined = values[count - 1 + row] * values[count - 1 + row : count - 1 + width]
+        gram_WW[row, row:] = gram_WW[row - 1, row - 1 : -1] - left + joined
+        gram_WW[row, :row] = gram_WW[:row, row]
+    return gram_WW

@@ -33,6 +33,18 @@ def test_a_window_gets_the_same_residual_in_any_batch() -> None:
     assert np.array_equal(one_by_one, model.residuals(windows))
 
 
+def test_the_fit_is_ridge_regression() -> None:
+    """The short cut comes to the coefficients of the textbook's formula."""
+    values = np.random.default_rng(4).normal(size=300).astype(np.float32)
+    windows = windows_of(values, 24).astype(np.float64)
+    lags, target = windows[:, :-1], windows[:, -1]
+    textbook = np.linalg.solve(lags.T @ lags + 0.01 * len(lags) * np.eye(24), lags.T @ target)
+
+    residuals = ARBaseline.fit(values, context=24, ridge=0.01).residuals(windows.astype(np.float32))
+
+    np.testing.assert_allclose(residuals, np.abs(target - lags @ textbook), atol=1e-5)
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0, -1000.0])
 def test_a_constant_history_can_be_fitted(value: float) -> None:
     """The ridge keeps the equations solvable."""
