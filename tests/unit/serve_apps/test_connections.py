@@ -1,0 +1,212 @@
+"""Connections on a hub in this process: frames in, frames out, limits, drain, and no trace afterwards."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from realtime.publication import Priority
+from serve_apps.auth import Authenticator, Role, issue_token
+from serve_apps.codes import CloseCode
+from serve_apps.connection import Connection
+from serve_apps.connections import Connections
+from serve_apps.gateway_settings import GatewaySettings
+from tests.fakes_gateway import FakeTransport, LocalHub, draft
+
+SECRET = b"s" * 32
+
+
+async def _first_use(_id: str, _ttl_s: float) -> bool:
+    return True
+
+
+def make(hub: LocalHub, **limits: Any) -> Connections:
+    auth = Authenticator(SECRET, http_port=1, consume=_first_use)
+    return Connections(hub, auth, GatewaySettings(**limits))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def hub() -> LocalHub:
+    return LocalHub()
+
+
+@pytest.fixture
+async def register(hub: LocalHub) -> AsyncIterator[Connections]:
+    made = make(hub)
+    yield made
+    await made.stop()
+
+
+def token(user: str = "ann") -> str:
+    return issue_token(SECRET, sub=user, tenant=None, roles=[Role.OPERATOR], ttl_s=600)
+
+
+async def connected(register: Connections, user: str = "ann") -> tuple[Connection, FakeTransport]:
+    transport = FakeTransport()
+    connection = register.open(transport)
+    await connection.on_text(json.dumps({"id": 1, "connect": {"token": token(user)}}))
+    await transport.until(lambda made: bool(made.frames) or made.close_code is not None)
+    return connection, transport
+
+
+async def test_a_frame_of_commands_is_answered_in_order(register: Connections) -> None:
+    """Connect and subscribes come in one frame; each answer stands in its place."""
+    transport = FakeTransport()
+    connection = register.open(transport)
+    commands = [
+        {"id": 1, "connect": {"token": token()}},
+        {"id": 2, "subscribe": {"channel": "run:a"}},
+        {"id": 3, "subscribe": {"channel": "user:bob"}},
+        {"id": 4, "history": {"channel": "run:a", "limit": 10}},
+    ]
+
+    await connection.on_text("\n".join(json.dumps(command) for command in commands))
+
+    await transport.until(lambda made: len(made.lines) == 4)
+    assert [(line["id"], next(key for key in line if key != "id")) for line in transport.lines] == [
+        (1, "connect"), (2, "subscribe"), (3, "error"), (4, "history"),
+    ]  # fmt: skip
+
+
+async def test_refused_connect_leaves_the_rest_of_the_frame_unanswered(register: Connections) -> None:
+    """The SDK counts on it."""
+    transport = FakeTransport()
+    connection = register.open(transport)
+    expired = issue_token(SECRET, sub="ann", tenant=None, roles=[], ttl_s=1, now_s=1.0)
+
+    await connection.on_text(
+        json.dumps({"id": 1, "connect": {"token": expired}}) + '\n{"id":2,"subscribe":{"channel":"run:a"}}'
+    )
+
+    await transport.until(lambda made: bool(made.frames))
+    assert [line["id"] for line in transport.lines] == [1]
+    assert transport.lines[0]["error"]["code"] == 109
+
+
+async def test_publications_reach_their_audience_only(register: Connections, hub: LocalHub) -> None:
+    """All connections of a user, and nobody else's."""
+    (_, first), (_, second), (_, other) = [await connected(register, user) for user in ("ann", "ann", "bob")]
+
+    await hub.publish([draft("user:ann", number) for number in range(200)] + [draft("noc:all", "last")])
+
+    for transport in (first, second, other):
+        await transport.until(lambda made: bool(made.publications("noc:all")))
+    for transport in (first, second):
+        await transport.until(lambda made: len(made.publications("user:ann")) == 200)
+        assert [item["data"] for item in transport.publications("user:ann")] == list(range(200))
+    assert other.publications("user:ann") == []
+
+
+async def test_critical_overtakes_a_backlog(register: Connections, hub: LocalHub) -> None:
+    """While a client takes nothing, the urgent channel moves to the front."""
+    connection, transport = await connected(register)
+    await connection.on_text('{"id":2,"subscribe":{"channel":"run:a"}}')
+    await transport.until(lambda made: len(made.lines) == 2)
+    transport.gate.clear()
+    await hub.publish([draft("run:a", number, Priority.PROGRESS) for number in range(400)])
+    await asyncio.sleep(0.05)
+    await hub.publish([draft("noc:all", "fire", Priority.CRITICAL)])
+    await asyncio.sleep(0.05)
+
+    transport.gate.set()
+    await transport.until(lambda made: len(made.publications("run:a")) == 400)
+
+    pushed = [line["push"]["channel"] for line in transport.lines if "push" in line]
+    assert pushed.index("noc:all") <= 64
+
+
+async def test_too_large_a_frame_ends_with_1009(register: Connections) -> None:
+    """By its bytes, not its characters."""
+    for frame in ("x" * 65_537, "é" * 40_000):
+        transport = FakeTransport()
+        await register.open(transport).on_text(frame)
+        await transport.until(lambda made: made.close_code is not None)
+        assert transport.close_code is CloseCode.MESSAGE_TOO_BIG
+
+
+async def test_ended_connections_leave_nothing_behind(register: Connections, hub: LocalHub) -> None:
+    """No follower, no channel, no count of the user."""
+    connection, _ = await connected(register)
+    await connection.on_text('{"id":2,"subscribe":{"channel":"run:a"}}')
+    assert (len(register), register.num_users, register.feed.num_channels) == (1, 1, 3)
+
+    register.close(connection)
+    register.close(connection)
+
+    assert (len(register), register.num_users, register.feed.num_channels) == (0, 0, 0)
+    await hub.publish([draft("run:a", 1)])
+
+
+async def test_connection_cancelled_while_the_hub_is_asked_holds_no_channel(
+    register: Connections, hub: LocalHub
+) -> None:
+    """HAProxy mode ends a handler by cancellation at any await."""
+    await connected(register, "bob")
+    held = register.feed.num_channels
+    never = asyncio.Event()
+
+    async def wait(_operation: str) -> None:
+        await never.wait()
+
+    hub.before_answer = wait
+    transport = FakeTransport()
+    connection = register.open(transport)
+    handler = asyncio.create_task(connection.on_text(json.dumps({"id": 1, "connect": {"token": token("carl")}})))
+    await asyncio.sleep(0.01)
+    handler.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await handler
+    register.close(connection)
+
+    assert register.feed.num_channels == held
+
+
+async def test_hub_away_answers_with_a_temporary_error() -> None:
+    """Within the SDK's five seconds."""
+    hub = LocalHub()
+    hub.is_away = True
+    register = make(hub, hub_timeout_s=0.2)
+
+    _, transport = await connected(register)
+
+    assert transport.lines[0]["error"] == {"code": 100, "message": "internal server error", "temporary": True}
+    await register.stop()
+
+
+async def test_users_and_replicas_have_their_limits() -> None:
+    """3504 is final for a user with too many sockets; 3013 sends others to come back."""
+    register = make(LocalHub(), max_connections=2, max_connections_per_user=1)
+    await connected(register, "ann")
+    _, again = await connected(register, "ann")
+    await again.until(lambda made: made.close_code is CloseCode.CONNECTION_LIMIT)
+    _, third = await connected(register, "carl")
+    await third.until(lambda made: made.close_code is CloseCode.TOO_MANY_REQUESTS)
+    await register.stop()
+
+
+async def test_drain_closes_all_with_3001_at_a_pace(register: Connections) -> None:
+    """Spread over the given time, and newcomers are sent away at once."""
+    transports = [(await connected(register, f"u{number}"))[1] for number in range(10)]
+    begun = asyncio.get_running_loop().time()
+
+    assert await register.drain(over_s=0.2) == 10
+
+    assert asyncio.get_running_loop().time() - begun >= 0.19
+    for transport in transports:
+        await transport.until(lambda made: made.close_code is CloseCode.SHUTDOWN)
+    late = FakeTransport()
+    register.open(late)
+    await late.until(lambda made: made.close_code is CloseCode.SHUTDOWN)
+
+
+async def test_hub_that_lost_everything_sends_clients_to_start_anew(register: Connections, hub: LocalHub) -> None:
+    """A server-side subscription ends the connection with 3010."""
+    _, transport = await connected(register)
+    await hub.publish([draft("noc:all", 1)])
+    await transport.until(lambda made: bool(made.publications("noc:all")))
+
+    hub.restart()
+
+    await transport.until(lambda made: made.close_code is CloseCode.INSUFFICIENT_STATE)
