@@ -23,7 +23,6 @@ class ErrorCode(_Code):
     """Answers to a command; the connection goes on, except after a refused connect."""
 
     INTERNAL = 100, "internal server error"
-    UNAUTHORIZED = 101, "unauthorized"
     UNKNOWN_CHANNEL = 102, "unknown channel"
     PERMISSION_DENIED = 103, "permission denied"
     METHOD_NOT_FOUND = 104, "method not found"
@@ -45,7 +44,6 @@ class ErrorCode(_Code):
 class UnsubscribeCode(_Code):
     """Ends of one client-side subscription; from 2500 on the SDK subscribes again."""
 
-    SERVER = 2000, "server unsubscribe"
     INSUFFICIENT_STATE = 2500, "insufficient state"
 
 
@@ -69,7 +67,6 @@ class CloseCode(_Code):
     CONNECTION_LIMIT = 3504, "connection limit"
     CHANNEL_LIMIT = 3505, "channel limit"
     INAPPROPRIATE_PROTOCOL = 3506, "inappropriate protocol"
-    PERMISSION_DENIED = 3507, "permission denied"
 
     @property
     def is_final(self) -> bool:

@@ -27,8 +27,6 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.redis,
     pytest.mark.timeout(240),
-    # centrifuge-python 0.7.0 leaves the socket of a cut connection to the garbage collector.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 SECRET = b"s" * 64
@@ -291,12 +289,13 @@ async def test_event_stream_without_a_proof_is_refused_by_status(gateway: Gatewa
 
 async def test_publish_answers_in_centrifugos_shape(gateway: Gateway, publisher: httpx.AsyncClient) -> None:
     """A result with the position, an error inside 200, and one publication per idempotency key."""
-    first = await publisher.post("/api/publish", json={"channel": "run:x", "data": 1, "idempotency_key": "k1"})
-    again = await publisher.post("/api/publish", json={"channel": "run:x", "data": 1, "idempotency_key": "k1"})
+    body = {"channel": f"run:{os.urandom(4).hex()}", "data": 1, "idempotency_key": os.urandom(8).hex()}
+    first = await publisher.post("/api/publish", json=body)
+    again = await publisher.post("/api/publish", json=body)
     assert first.json() == again.json()
     assert set(first.json()["result"]) == {"offset", "epoch"}
 
-    many = await publisher.post("/api/broadcast", json={"channels": ["run:x", "no such"], "data": 1})
+    many = await publisher.post("/api/broadcast", json={"channels": [body["channel"], "no such"], "data": 1})
     good, bad = many.json()["result"]["responses"]
     assert good["result"]["offset"] == first.json()["result"]["offset"] + 1
     assert bad["error"]["code"] == 102
