@@ -161,6 +161,8 @@ def redis_service(folder: Path, port: int, credentials: Credentials, settings: E
         f"maxmemory {settings.redis_max_memory_mb}mb",
         "maxmemory-policy noeviction",
         "daemonize no",
+        # It would write its title over the environment, where the floor's mark is looked for.
+        "set-proc-title no",
     ]
     write_private(config, "\n".join(lines) + "\n")
     return EmbeddedService(

@@ -15,18 +15,26 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from cluster import names
 from cluster.embedded import write_private
 from cluster.errors import ClusterError, ServiceUnavailableError
 from cluster.settings import Settings
-from serve_apps.service_checks import check_all
+from serve_apps.service_checks import check_set
 
 logger = logging.getLogger(__name__)
 
 SERVICE_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 30.0
 PART_TIMEOUT_S = 90.0
+PAGE_TIMEOUT_S = 20.0
+POLL_S = 0.1
+
+ALERTS_FLOW = "alerts"
+READY = "ready"
+FAILED = "failed"
+"""Stages in the result file, for the supervisor."""
 
 EXIT_FAILED = 1
 EXIT_SERVICE = 2
@@ -37,11 +45,15 @@ FIRST = (
 )
 """What every other part calls from its first moment on."""
 
+FOR_ALERTS = (
+    "ingest.detector_actor:get_or_create_detector",
+    "ingest.ingest_actor:get_or_create_ingest",
+)
+"""What the first alert needs, with the gateway; on two CPUs everything else would delay it."""
+
 THEN = (
     "cluster.run_queue_actor:get_or_create_run_queue",
-    "ingest.detector_actor:get_or_create_detector",
     "ingest.archive_actor:get_or_create_archiver",
-    "ingest.ingest_actor:get_or_create_ingest",
 )
 
 
@@ -53,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings.load()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        bring_up(settings)
+        bring_up(settings, on_alerts=lambda: _tell(arguments.result, ALERTS_FLOW))
     except ClusterError as error:
         return _ended(arguments.result, EXIT_SERVICE, str(error))
     except Exception as error:
@@ -63,8 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _ended(arguments.result, 0, "")
 
 
-def bring_up(settings: Settings) -> None:
+def bring_up(settings: Settings, on_alerts: Callable[[], None]) -> None:
     """Create what is missing on the cluster at ``settings.ray_address``.
+
+    Args:
+        settings: with resolved URLs.
+        on_alerts: called as soon as readings can become alerts on the page.
 
     Raises:
         ClusterError: a service or a part did not become ready; the text names it.
@@ -78,7 +94,7 @@ def bring_up(settings: Settings) -> None:
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="bring-up") as pool:
         schema = pool.submit(_named("cluster.migrate:upgrade"), settings.database_url)
         ray_import = pool.submit(importlib.import_module, "ray.serve")
-        check_all(settings, SERVICE_TIMEOUT_S)
+        check_set(settings, SERVICE_TIMEOUT_S)
         done("services")
         ray_import.result(CONNECT_TIMEOUT_S)
         _connect(settings)
@@ -87,12 +103,16 @@ def bring_up(settings: Settings) -> None:
         _wait({name: pool.submit(_named(name), settings) for name in FIRST})
         schema.result(PART_TIMEOUT_S)
         done("hub, schema")
-        parts = {name: pool.submit(_named(name), settings) for name in THEN}
-        serve.result(PART_TIMEOUT_S)
-        done("serve")
+        parts = {name: pool.submit(_named(name), settings) for name in FOR_ALERTS}
+        _wait_for_controller(serve)
         _run_gateway(settings)
+        serve.result(PART_TIMEOUT_S)
         done("gateway")
         _wait(parts)
+        _wait_for_page(settings)
+        done("alerts")
+        on_alerts()
+        _wait({name: pool.submit(_named(name), settings) for name in THEN})
         done("floor")
 
 
@@ -108,7 +128,7 @@ def _connect(settings: Settings) -> None:
             if time.monotonic() > deadline_s:
                 raise ServiceUnavailableError("RAY_ADDRESS", settings.ray_address, str(error)) from error
             ray.shutdown()
-            time.sleep(0.2)
+            time.sleep(POLL_S)
         else:
             return
 
@@ -119,11 +139,40 @@ def _start_serve(settings: Settings) -> None:
     serve.start(http_options=serve.HTTPOptions(host=settings.http_host, port=settings.http_port))
 
 
+def _wait_for_controller(serve: "Future[None]") -> None:
+    """Return when Serve takes applications; its proxies may still be starting."""
+    import ray
+
+    deadline_s = time.monotonic() + PART_TIMEOUT_S
+    while not serve.done() and time.monotonic() < deadline_s:
+        if any(actor["namespace"] == "serve" for actor in ray.util.list_named_actors(all_namespaces=True)):
+            return
+        time.sleep(POLL_S)
+
+
 def _run_gateway(settings: Settings) -> None:
     from ray import serve
 
     application = _named("serve_apps.gateway_deployment:build_gateway")(settings)
     serve.run(application, name=names.SERVE_APPLICATION, route_prefix="/")
+
+
+def _wait_for_page(settings: Settings) -> None:
+    """Return when the gateway answers through the ingress.
+
+    Raises:
+        ServiceUnavailableError: it does not.
+    """
+    url = f"http://{settings.http_host}:{settings.http_port}/healthz"
+    deadline_s = time.monotonic() + PAGE_TIMEOUT_S
+    while True:
+        try:
+            with urlopen(url, timeout=2.0):
+                return
+        except OSError as error:
+            if time.monotonic() > deadline_s:
+                raise ServiceUnavailableError("gateway", url, str(error)) from error
+            time.sleep(POLL_S)
 
 
 def _named(entry: str) -> Callable[..., Any]:
@@ -147,9 +196,13 @@ def _one_line(error: Exception) -> str:
 def _ended(result: Path | None, status: int, error: str) -> int:
     if error:
         logger.error("%s", error)
-    if result is not None:
-        write_private(result, json.dumps({"status": status, "error": error}))
+    _tell(result, FAILED if error else READY, error)
     return status
+
+
+def _tell(result: Path | None, stage: str, error: str = "") -> None:
+    if result is not None:
+        write_private(result, json.dumps({"stage": stage, "error": error}))
 
 
 if __name__ == "__main__":

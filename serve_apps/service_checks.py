@@ -39,15 +39,35 @@ def check_ray(address: str, timeout_s: float) -> None:
     _until(lambda: _connect(f"tcp://{address}"), "RAY_ADDRESS", address, timeout_s, (OSError, ValueError))
 
 
-def check_all(settings: Settings, timeout_s: float) -> None:
-    """Check MQTT, Redis and Ray of resolved settings.
+def check_sql(url: str) -> None:
+    """Connect to the SQL store once."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
+
+    def connect() -> None:
+        engine = create_engine(url)
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+
+    _until(connect, "DATABASE_URL", url, 0.0, (SQLAlchemyError, OSError, ValueError, ImportError))
+
+
+def check_set(settings: Settings, timeout_s: float) -> None:
+    """Check every service that ``settings`` names; an empty address is nobody's yet.
 
     Raises:
         ServiceUnavailableError: the first that did not answer within ``timeout_s``.
     """
-    check_redis(settings.redis_url, timeout_s)
-    check_mqtt(settings.mqtt_url, timeout_s)
-    check_ray(settings.ray_address, timeout_s)
+    if settings.redis_url:
+        check_redis(settings.redis_url, timeout_s)
+    if settings.mqtt_url:
+        check_mqtt(settings.mqtt_url, timeout_s)
+    if settings.ray_address:
+        check_ray(settings.ray_address, timeout_s)
+    if settings.database_url:
+        check_sql(settings.database_url)
 
 
 def _connect(url: str) -> None:
@@ -68,6 +88,6 @@ def _until(
             return attempt()
         except errors as error:
             if time.monotonic() >= deadline_s:
-                reason = str(error) or type(error).__name__
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise ServiceUnavailableError(name, without_password(url), reason) from error
         time.sleep(POLL_S)

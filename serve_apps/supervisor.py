@@ -33,6 +33,7 @@ from serve_apps.floor_ports import FloorPorts
 from serve_apps.floor_state import FloorFolder, FloorPhase, FloorRecord, ServiceRecord, without_password
 from serve_apps.mqtt_log import refused_clients
 from serve_apps.ray_head import ray_head_argv, ray_head_env
+from serve_apps.service_checks import check_set
 from serve_apps.supervised import Supervised
 
 logger = logging.getLogger(__name__)
@@ -40,12 +41,17 @@ logger = logging.getLogger(__name__)
 STEP_S = 0.2
 RECORD_EVERY_S = 5.0
 RAY_GRACE_S = 12.0
+EXTERNAL_TIMEOUT_S = 2.0
+"""A service that somebody else runs should be there already."""
 SERVICE_GRACE_S = 10.0
 KEPT_RAY_SESSIONS = 2
 
 RAY = "ray"
 BOOTSTRAP = "bootstrap"
 DEMO = "demo"
+
+DEMO_STAGES = ("alerts", "ready")
+"""Stages of the bootstrap (``floor.py``) from which on readings lead somewhere."""
 
 
 class Supervisor:
@@ -80,6 +86,7 @@ class Supervisor:
             FloorFolderError, ServiceUnavailableError, SettingsError, OSError: it cannot start.
         """
         refuse_open_bind(self._settings)
+        check_set(self._settings, EXTERNAL_TIMEOUT_S)
         self.folder.prepare(self._settings.secret_path if self._settings.secret_file else self.folder.path / "secret")
         previous = self.folder.read()
         self._lock = self.folder.lock()
@@ -164,6 +171,7 @@ class Supervisor:
                 self._parts[BOOTSTRAP].launch()
             if name == BOOTSTRAP:
                 self._after_bootstrap(part)
+        changed |= self._launch_demo_when_alerts_flow()
         if changed or self._clock.monotonic_s() - self._recorded_s > RECORD_EVERY_S:
             self._write()
 
@@ -279,22 +287,28 @@ class Supervisor:
     def _after_bootstrap(self, part: Supervised) -> None:
         if part.state == "done":
             self._record = dataclasses.replace(self.record, phase="ready", error="", ready_at=self._clock.time_s())
-            if DEMO in self._parts and self._parts[DEMO].state == "stopped":
-                self._parts[DEMO].launch()
         elif part.state == "waiting":
-            error = self._bootstrap_error()
+            error = (
+                self._bootstrap_said("error") or f"it ended without a word, see {self.folder.logs / 'bootstrap.log'}"
+            )
             self._record = dataclasses.replace(self.record, error=error)
             if self.record.phase == "starting":
                 # Nobody has used this floor yet: better to end with a clear message than to try for ever.
                 self._set_phase("failed")
                 raise FloorStartError("the floor did not come up", error)
 
-    def _bootstrap_error(self) -> str:
+    def _launch_demo_when_alerts_flow(self) -> bool:
+        demo = self._parts.get(DEMO)
+        if demo is None or demo.state != "stopped" or self._bootstrap_said("stage") not in DEMO_STAGES:
+            return False
+        demo.launch()
+        return True
+
+    def _bootstrap_said(self, key: str) -> str:
         try:
-            content = json.loads(self.folder.bootstrap_result.read_text(encoding="utf-8"))
+            return str(json.loads(self.folder.bootstrap_result.read_text(encoding="utf-8")).get(key, ""))
         except (OSError, ValueError):
-            return f"it ended without a word, see {self.folder.logs / 'bootstrap.log'}"
-        return str(content.get("error", ""))
+            return ""
 
     def _service_detail(self, service: EmbeddedService) -> str:
         if service.name != "mqtt":

@@ -20,16 +20,13 @@ for _name in [name for name in os.environ if name.startswith("WATCHFLOOR_")]:
     del os.environ[_name]
 
 import shutil  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 
 from cluster.embedded import Credentials, EmbeddedService, EmbeddedSettings, mqtt_service, redis_service  # noqa: E402
 from cluster.ports import free_port  # noqa: E402
+from tests.floors import Floor, watchfloor  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -101,59 +98,6 @@ def redis_url(redis_server: str) -> str:
 def mqtt_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a real MQTT 3.1.1 broker for the whole session; use topics and client ids of your own."""
     yield from _running(mqtt_service, tmp_path_factory.mktemp("mqtt"))
-
-
-@dataclass(frozen=True, slots=True)
-class Floor:
-    """A whole running floor, as ``watchfloor up`` starts it."""
-
-    url: str
-    data_dir: Path
-
-    def cli(self, *arguments: str, timeout_s: float = 60.0) -> "subprocess.CompletedProcess[str]":
-        """Run the ``watchfloor`` command against this floor."""
-        return watchfloor(self.data_dir, *arguments, timeout_s=timeout_s)
-
-    def token(self, user: str = "local", role: str = "admin", tenant: str | None = None) -> str:
-        """Return a signed token."""
-        more = ("--tenant", tenant) if tenant else ()
-        return self._said("token", "--user", user, "--role", role, *more)
-
-    def signin_url(self) -> str:
-        """Return a sign-in link that works once."""
-        return self._said("token", "--link")
-
-    def status(self) -> dict[str, Any]:
-        """Return what ``watchfloor status --json`` says."""
-        content: dict[str, Any] = json.loads(self._said("status", "--json"))
-        return content
-
-    def env(self) -> dict[str, str]:
-        """Return the environment that ``eval "$(watchfloor env)"`` gives a shell."""
-        shell = subprocess.run(
-            ["bash", "-c", f"{self._said('env')}\nenv -0"], capture_output=True, text=True, check=True, timeout=10
-        )
-        return dict(line.split("=", 1) for line in shell.stdout.split("\0") if "=" in line)
-
-    def _said(self, *arguments: str) -> str:
-        done = self.cli(*arguments)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-
-def watchfloor(
-    data_dir: Path, *arguments: str, timeout_s: float = 60.0, env: dict[str, str] | None = None
-) -> "subprocess.CompletedProcess[str]":
-    """Run the ``watchfloor`` command on a data folder, as a user would."""
-    program = str(Path(sys.executable).parent / "watchfloor")
-    return subprocess.run(
-        [program, *arguments, "--data-dir", str(data_dir)],
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-        env={**os.environ, **(env or {})},
-    )
 
 
 @pytest.fixture(scope="session")
