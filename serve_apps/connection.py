@@ -203,7 +203,7 @@ class Connection:
                 if frame is None:
                     break
                 await self.transport.send(frame.text)
-                gateway_metrics.on_frame(frame.num_bytes, frame.parts)
+                gateway_metrics.meter.on_frame(frame)
             if self.closing is not None and not self._ended:
                 await self._close_transport(self.closing)
         except OSError as error:

@@ -108,6 +108,7 @@ class Connections:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._timer
         await self.feed.close()
+        gateway_metrics.meter.flush()
 
     def _admit(self, identity: Identity) -> CloseCode | None:
         # Too many on this replica passes (another may have room); too many of one user does not.
@@ -130,6 +131,7 @@ class Connections:
             except Exception:
                 # One connection's defect must not end the pings of all others.
                 logger.exception("the gateway's timer failed")
+            gateway_metrics.meter.flush()
             gateway_metrics.feed_channels.set(self.feed.num_channels)
             gateway_metrics.feed_resyncs.inc(self.feed.resyncs_total - resyncs)
             gateway_metrics.coalesced.inc(self.feed.coalesced_total - coalesced)
