@@ -5,8 +5,6 @@ the first client starts the feed and the timer. Invariant: every error of the HT
 the shape ``{"error": {"code": str, "message": str}}``.
 """
 
-import importlib
-import importlib.util
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,13 +17,18 @@ from starlette.exceptions import HTTPException
 
 from cluster.errors import ServiceUnavailableError
 from serve_apps import pages, websocket
-from serve_apps.api import publish, uni
+from serve_apps.api import alerts, commands, dead_letters, devices, lanes, models, publish, runs, signin, status, uni
 from serve_apps.connections import Connections
 from serve_apps.deps import GatewayDeps
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.http_guard import HttpGuard
 
-ROUTERS = ("alerts", "devices", "runs", "lanes", "status", "dead_letters", "models", "commands", "signin")
+ROUTERS = tuple(
+    module.router
+    for module in (
+        websocket, uni, publish, signin, status, alerts, devices, commands, runs, lanes, models, dead_letters, pages,
+    )
+)  # fmt: skip
 
 CODES = {
     400: "bad_request",
@@ -52,11 +55,8 @@ def create_app(deps: GatewayDeps, settings: GatewaySettings | None = None) -> Fa
     app.state.deps = deps
     app.state.connections = connections
     app.state.node_id = uuid.uuid4().hex
-    for module in (websocket, uni, publish, pages):
-        app.include_router(module.router)
-    for name in ROUTERS:
-        if importlib.util.find_spec(f"serve_apps.api.{name}"):
-            app.include_router(importlib.import_module(f"serve_apps.api.{name}").router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.mount("/static", pages.Static(directory=pages.PAGE), name="static")
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
