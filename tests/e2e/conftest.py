@@ -1,0 +1,81 @@
+"""A browser on the page of a real floor, a wire to it that can be cut, and a second listener.
+
+The floor is the session's; each test gets a page of its own in one signed-in browser.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.wire import Wire
+
+if TYPE_CHECKING:
+    from tests.conftest import Floor
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+# Of a module, not of the session: while playwright's loop is open in this thread, no async test can run.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    if not CHROMIUM.exists():
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(ARGUMENTS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def operator(browser: Browser, floor: "Floor") -> Iterator[BrowserContext]:
+    """A browser that was signed in by a link, once."""
+    context = browser.new_context(viewport={"width": 1920, "height": 1080})
+    context.new_page().goto(floor.signin_url())
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(operator: BrowserContext, floor: "Floor") -> Iterator[Page]:
+    """The page, live, with its alerts loaded; a script error or a refused resource fails the test."""
+    yield from _open(operator, floor.url)
+
+
+@pytest.fixture
+def wire(floor: "Floor") -> Iterator[Wire]:
+    """A way to the floor that the test may cut."""
+    host, port = floor.url.removeprefix("http://").rstrip("/").split(":")
+    with Wire(host, int(port)) as wire:
+        yield wire
+
+
+@pytest.fixture
+def wired_page(operator: BrowserContext, wire: Wire) -> Iterator[Page]:
+    """The page as seen through ``wire``; cookies know no ports, so it is signed in as well."""
+    yield from _open(operator, f"http://127.0.0.1:{wire.port}", may_lose_connection=True)
+
+
+def _open(context: BrowserContext, url: str, *, may_lose_connection: bool = False) -> Iterator[Page]:
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+    page.goto(url)
+    page.locator(".link[data-state=live]").wait_for(timeout=20_000)
+    yield page
+    page.close()
+    assert problems == [] or may_lose_connection, problems

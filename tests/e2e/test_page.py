@@ -1,0 +1,190 @@
+"""The page of a real floor in a real browser: what an operator sees is what the floor knows.
+
+Everything here is unedited: the shipped series at the printed speed, the demo's devices,
+the real model. Times are bounds of patience, not claims.
+"""
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, WebSocket, expect
+
+from tests.e2e.listener import SdkListener
+from tests.e2e.looking import alerts, eventually, get, show
+from tests.wire import Wire
+
+if TYPE_CHECKING:
+    from tests.conftest import Floor
+
+pytestmark = [pytest.mark.floor, pytest.mark.browser, pytest.mark.timeout(420)]
+
+WINDOWS: dict[str, list[list[str]]] = json.loads(
+    (Path(__file__).resolve().parents[2] / "ingest" / "data" / "nab" / "windows.json").read_text(encoding="utf-8")
+)
+
+
+def is_in_labelled_window(alert: dict[str, Any]) -> bool:
+    """Tell whether a detector's alert began inside a window that NAB's people labelled."""
+    if alert["source"]["kind"] != "model" or not alert["recorded_at"]:
+        return False
+    windows = WINDOWS.get(alert["device_id"].replace("-", "_") + ".csv", [])
+    at = _time(alert["recorded_at"])
+    return any(_time(start) <= at <= _time(end) for start, end in windows)
+
+
+def _time(text: str) -> datetime:
+    at = datetime.fromisoformat(text)
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def test_a_device_alert_arrives_on_the_page(page: Page) -> None:
+    """A device that raised an alert itself stands in the table with its own words."""
+    alert = eventually(lambda: next((a for a in alerts(page) if a["source"]["kind"] == "device"), None), 60)
+    show(page, alert["id"])
+
+    expect(page.locator("#drawer .drawer-title")).to_have_text(alert["title"])
+    expect(page.locator("#drawer")).to_contain_text("raised this alert itself")
+    expect(page.locator(f"#row-{alert['id']} .c-device")).to_have_text(alert["device_id"])
+
+
+def test_a_detector_alert_in_a_labelled_window_opens_its_evidence(page: Page) -> None:
+    """The detector finds what people had labelled, and the row shows why."""
+    alert = eventually(lambda: next((a for a in alerts(page) if is_in_labelled_window(a)), None), 300)
+    show(page, alert["id"])
+
+    chart = page.locator("#drawer figure.evidence svg")
+    chart.wait_for()
+    assert "score" in (chart.get_attribute("aria-label") or "")
+    assert chart.locator("path.value-line").count() == 1
+    assert chart.locator("circle.alert-point").count() >= 1
+    assert chart.locator("line.threshold").count() == 1
+    expect(page.locator("#drawer .facts")).to_contain_text(alert["recorded_at"].replace("T", " ")[:16])
+    expect(page.locator("#drawer .events li").first).to_contain_text("Raised")
+
+
+def test_keys_acknowledge_and_judge(page: Page) -> None:
+    """j selects, a acknowledges and the row leaves the tab; Enter opens, t says true alarm."""
+    eventually(lambda: page.locator(".rows .row").count() > 1, 60)
+    page.keyboard.press("j")
+    first = page.locator(".rows .row[aria-selected=true]").get_attribute("data-id")
+    page.keyboard.press("a")
+
+    page.locator(f"#row-{first}").wait_for(state="detached", timeout=10_000)
+    alert = get(page, f"alerts/{first}")["alert"]
+    assert (alert["handling"], alert["acked_by"]) == ("acked", "local")
+
+    page.keyboard.press("Enter")
+    second = page.locator(".rows .row[data-open]").get_attribute("data-id")
+    assert second != first
+    page.keyboard.press("t")
+    expect(page.locator(".verdict[data-verdict=true_positive]")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Escape")
+    expect(page.locator("#drawer")).to_be_hidden()
+    judged = eventually(lambda: get(page, f"alerts/{second}")["alert"]["verdict"], 10)
+    assert judged == "true_positive"
+
+
+def test_a_refused_action_is_taken_back_with_the_servers_words(page: Page) -> None:
+    """The page shows a change at once; when the floor says no, the row is as before and the reason is read."""
+    alert = eventually(lambda: next(iter(alerts(page, handling="new")), None), 60)
+    refusal = {"error": {"code": "conflict", "message": "somebody else was faster"}}
+    page.route("**/api/v1/alerts/actions", lambda route: route.fulfill(status=409, json=refusal))
+    show(page, alert["id"])
+    page.keyboard.press("a")
+
+    expect(page.locator("#toasts")).to_contain_text("somebody else was faster")
+    expect(page.locator(f"#row-{alert['id']}")).to_have_attribute("data-handling", "new")
+    page.unroute("**/api/v1/alerts/actions")
+
+
+def test_a_cut_is_shown_and_what_was_missed_comes_after_it(wired_page: Page, wire: Wire, floor: "Floor") -> None:
+    """While the line is cut the page says how old it is; afterwards it has what happened meanwhile."""
+    page = wired_page
+    alert = eventually(lambda: next(iter(alerts(page, handling="new")), None), 60)
+    page.locator("#tab-all").click()
+    page.locator("#search").fill(alert["id"])
+    row = page.locator(f"#row-{alert['id']}")
+    row.wait_for()
+    wire.cut()
+    expect(page.locator(".link")).to_have_attribute("data-state", "stale", timeout=10_000)
+    expect(page.locator("#banner")).to_contain_text("What you see is from")
+    _act(floor, "acknowledge", alert["id"], page)
+    expect(row).to_have_attribute("data-handling", "new")
+
+    wire.mend()
+    expect(page.locator(".link")).to_have_attribute("data-state", "live", timeout=30_000)
+    expect(row).to_have_attribute("data-handling", "acked")
+    expect(page.locator("#banner")).to_be_hidden()
+    expect(page.locator("#link-text")).to_contain_text("resumed")
+
+
+def _act(floor: "Floor", action: str, alert_id: str, page: Page) -> None:
+    """Do something as a colleague would, from elsewhere."""
+    answer = page.context.request.post(
+        f"{floor.url.rstrip('/')}/api/v1/alerts/actions",
+        data={"action": action, "ids": [alert_id]},
+        headers={"Authorization": f"Bearer {floor.token(user='colleague', role='operator')}"},
+    )
+    assert answer.ok, answer.text()
+
+
+def test_the_official_sdk_hears_what_the_page_hears(operator: BrowserContext, floor: "Floor") -> None:
+    """Every alert event that reached the browser's socket in a while reached centrifuge-python too, and vice versa."""
+    heard: dict[str, float] = {}
+    page = operator.new_page()
+    page.on("websocket", lambda socket: _overhear(socket, heard))
+    page.goto(floor.url)
+    page.locator(".link[data-state=live]").wait_for(timeout=20_000)
+    with SdkListener(floor.url, floor.token(user="sdk")) as sdk:
+        began = time.monotonic()
+        target = alerts(page)[0]["id"]
+        for _ in range(3):
+            _act(floor, "acknowledge", target, page)
+            _act(floor, "unacknowledge", target, page)
+        eventually(lambda: page.wait_for_timeout(200) or len(sdk.event_ids()) >= 6, 30)
+        page.wait_for_timeout(2000)
+        by_page = {event_id for event_id, at in heard.items() if at >= began}
+        assert len(by_page) >= 6
+        # Both listened from `began` on; the last instant may differ by one event in flight.
+        assert by_page <= sdk.event_ids()
+        assert len(sdk.event_ids() - set(heard)) <= 1
+    page.close()
+
+
+def _overhear(socket: WebSocket, heard: dict[str, float]) -> None:
+    def listen(frame: str | bytes) -> None:
+        for line in str(frame).split("\n"):
+            push = json.loads(line).get("push", {}) if line else {}
+            event_id = push.get("pub", {}).get("data", {}).get("data", {}).get("event_id")
+            if event_id and push["channel"] == "noc:all":
+                heard[event_id] = time.monotonic()
+
+    socket.on("framereceived", listen)
+
+
+def test_a_viewer_is_told_what_is_not_allowed(browser: Any, floor: "Floor") -> None:
+    """Rights that are missing are said in words, and the buttons are off."""
+    link = floor.cli("token", "--link", "--role", "viewer", "--tenant", "demo").stdout.strip()
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.goto(link)
+    page.locator(".rows .row").first.click(timeout=60_000)
+
+    expect(page.locator("#drawer .drawer-why")).to_contain_text("role operator")
+    expect(page.locator("#drawer .button.primary, #drawer .verdict").first).to_be_disabled()
+    expect(page.locator("#train-start")).to_be_disabled()
+    context.close()
+
+
+def test_without_a_session_the_page_says_how_to_get_one(browser: Any, floor: "Floor") -> None:
+    """A stranger sees one command and no data."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(floor.url)
+
+    expect(page.locator("code")).to_have_text("watchfloor token --link")
+    context.close()
