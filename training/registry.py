@@ -38,11 +38,12 @@ class ModelRegistry:
             fields: the other fields of ``Manifest``.
 
         Raises:
-            ModelVersionExistsError: the very same weights were registered in the same second.
+            ModelVersionExistsError: the very same weights were registered in the same millisecond.
         """
         digest = hashlib.sha256(weights).hexdigest()
         created = datetime.fromtimestamp(created_at_s, UTC)
-        version = f"{created:%Y%m%dT%H%M%SZ}-{digest[:8]}"
+        milliseconds = created.microsecond // 1000
+        version = f"{created:%Y%m%dT%H%M%S}{milliseconds:03}Z-{digest[:8]}"
         manifest = Manifest(
             model_type=_checked(model_type),
             version=version,

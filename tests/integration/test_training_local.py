@@ -1,0 +1,124 @@
+"""``train_fn`` in Ray Train's local mode: its context turned into arguments, without a cluster."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import train
+from ray.train.torch import TorchTrainer
+
+from cluster.runs import RunState
+from cluster.store import metadata, open_engine
+from training.checkpoint import NUMBERS, TENSORS
+from training.datasets import read_dataset, save_snapshot
+from training.promotion import champion
+from training.registry import ModelRegistry
+from training.settings import TrainSettings
+from training.storage import Storage
+from training.train_fn import TrainTask, train_anomaly_detector
+from training.trainer import LaneTrainer, scaling
+
+SETTINGS = TrainSettings(num_workers=0, epochs=3, max_windows=1000, min_steps=0, context=16, channels=4, num_layers=2)
+
+
+@pytest.fixture
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainTask:
+    url = f"sqlite:///{tmp_path}/floor.db"
+    monkeypatch.setenv("DATABASE_URL", url)
+    engine = open_engine(url)
+    metadata.create_all(engine)
+    engine.dispose()
+    storage = Storage(f"file://{tmp_path}/storage")
+    dataset = read_dataset("recorded:rogue_agent_key_hold", storage.url, 1.0, 0.0)
+    save_snapshot(dataset, storage)
+    return TrainTask(
+        run_id="",
+        user_id="",
+        task_name="train anomaly_detector",
+        dataset_digest=dataset.digest,
+        storage_url=storage.url,
+        settings=SETTINGS,
+        soft_deadline_s=None,
+        promotes=True,
+    )
+
+
+def run(task: TrainTask) -> tuple[dict[str, Any], train.Checkpoint | None]:
+    trainer: Any = TorchTrainer(
+        train_anomaly_detector,
+        train_loop_config=task.to_config(),
+        scaling_config=train.ScalingConfig(num_workers=0),
+        run_config=train.RunConfig(name="local"),
+    )
+    result = trainer.fit()
+    return result.return_value, result.checkpoint
+
+
+def test_a_training_ends_with_a_registered_champion(task: TrainTask, tmp_path: Path) -> None:
+    outcome, _ = run(task)
+    result = outcome["result"]
+
+    assert outcome["state"] == RunState.SUCCEEDED
+    manifest = ModelRegistry(Storage(task.storage_url)).manifest("anomaly_detector", result["version"])
+    assert manifest.dataset["digest"] == task.dataset_digest
+    assert manifest.metrics == result["metrics"]
+    assert TrainSettings(**manifest.settings) == SETTINGS
+    live = champion(open_engine(f"sqlite:///{tmp_path}/floor.db"))
+    assert live is not None
+    assert live.version == result["version"]
+
+
+def test_equal_orders_give_equal_weights(task: TrainTask) -> None:
+    """Seed and data decide, nothing else; another seed gives another model."""
+    versions = [run(replace(task, promotes=False))[0]["result"] for _ in range(2)]
+    other = run(replace(task, promotes=False, settings=replace(SETTINGS, seed=1)))[0]["result"]
+
+    assert versions[0]["metrics"] == versions[1]["metrics"]
+    assert other["metrics"] != versions[0]["metrics"]
+
+
+def test_at_its_soft_limit_a_training_stops_with_a_checkpoint_and_no_model(task: TrainTask) -> None:
+    """The limit is already over: it makes one step, keeps it, and says so."""
+    outcome, checkpoint = run(replace(task, soft_deadline_s=time.time() - 1))
+
+    assert outcome["state"] == RunState.TIMED_OUT
+    assert outcome["reason"] == "soft limit reached in epoch 1 of 3; checkpoint kept"
+    assert ModelRegistry(Storage(task.storage_url)).versions("anomaly_detector") == []
+    assert checkpoint is not None
+
+
+def test_a_data_set_that_is_gone_fails_the_run_with_the_reason(task: TrainTask) -> None:
+    """No retry would bring it back."""
+    outcome, _ = run(replace(task, dataset_digest="0" * 64))
+
+    assert outcome["state"] == RunState.FAILED
+    assert "no readable snapshot" in outcome["reason"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "resources", "expected"),
+    [
+        pytest.param({}, {"CPU": 2.0}, (1, False, 1.0), id="cpu-only"),
+        pytest.param({}, {"CPU": 2.0, "GPU": 1.0}, (1, True, 1.0), id="gpu-when-there-is-one"),
+        pytest.param({"accelerator": "cpu"}, {"CPU": 2.0, "GPU": 1.0}, (1, False, 1.0), id="cpu-on-request"),
+        pytest.param({"num_workers": 3}, {"CPU": 8.0, "GPU": 2.0}, (3, False, 0.3333), id="too-few-gpus"),
+    ],
+)
+def test_workers_get_what_is_there_and_share_one_token(
+    settings: dict[str, Any], resources: dict[str, float], expected: tuple[int, bool, float]
+) -> None:
+    found = scaling(TrainSettings(**settings), resources)
+    assert found.resources_per_worker is not None
+
+    assert (found.num_workers, found.use_gpu, found.resources_per_worker["ml_training"]) == expected
+    assert found.num_workers * found.resources_per_worker["ml_training"] <= 1.0
+
+
+def test_what_the_trainer_changes_in_ray_is_still_there() -> None:
+    """Both are Ray's own names: a Ray that renames them would quietly bring the slow start back."""
+    for name in ("_create_default_callbacks", "_register_sigint_handler"):
+        assert hasattr(TorchTrainer, name)
+        assert name in vars(LaneTrainer)
+    assert (NUMBERS, TENSORS) == ("state.json", "state.safetensors")
