@@ -72,7 +72,9 @@ def encode(message_type: str, data: Mapping[str, Any], priority: str, clock: Clo
         raise InvalidMessageError(message_type, f"cannot be written as JSON: {error}") from error
     if len(payload) > MAX_PUBLICATION_BYTES:
         raise InvalidMessageError(message_type, f"has {len(payload)} bytes; allowed are {MAX_PUBLICATION_BYTES}")
-    return payload
+    # A copy: orjson's own result keeps the 4 KiB it was written into (measured: 34 MB for a
+    # full buffer of 8192 messages, 4 MB with the copy).
+    return bytes(memoryview(payload))
 
 
 def iso_utc(time_s: float) -> str:
