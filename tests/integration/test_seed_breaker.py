@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.redis, pytest.mark.mqtt, pytest.mark.
 
 SERVICE = "mqtt_broker"
 TOPIC = "wf/demo/pump-1/cmd"
-OPEN_S = 4.0
+OPEN_S = 8.0
 """Instead of 300 s, so that nobody waits five minutes; the state machine is tested with both."""
 
 
