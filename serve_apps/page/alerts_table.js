@@ -174,7 +174,7 @@ export class AlertsTable {
     if (problem) text = `Alerts could not be loaded: ${problem}. Trying again.`;
     else if (!this.store.loaded.alerts) text = "Loading alerts…";
     else if (this.view.isFiltered) text = "No alert matches the filter. Esc clears it.";
-    else text = this.view.tab.empty;
+    else text = this.store.alertCount ? this.view.tab.empty : "No alert has arrived yet.";
     this.message.hidden = this._list.length > 0;
     setText(this.message, text);
     setAttr(this.message, "data-kind", problem ? "problem" : null);
@@ -240,6 +240,11 @@ export class AlertsTable {
   _fill(row, alert, index) {
     const now = this.clock.now();
     const { node } = row;
+    const isFresh = performance.now() - (this.store.arrived.get(alert.id) ?? -FRESH_MS) < FRESH_MS;
+    // While one scrolls, most rows stay as they are: what they show is compared, not written again.
+    const shown = [alert, index, alert.id === this.view.selected, alert.id === this.view.open, isFresh, this.sparks.get(alert.id)];
+    if (row.shown?.every((value, at) => value === shown[at])) return;
+    row.shown = shown;
     node.style.transform = `translateY(${index * this._height}px)`;
     setAttr(node, "id", `row-${alert.id}`);
     setAttr(node, "aria-rowindex", index + 2);
@@ -250,7 +255,7 @@ export class AlertsTable {
     setAttr(node, "data-handling", alert.handling);
     setAttr(node, "data-open", alert.id === this.view.open);
     setAttr(node, "data-pending", alert.isPending);
-    setAttr(node, "data-fresh", performance.now() - (this.store.arrived.get(alert.id) ?? -FRESH_MS) < FRESH_MS);
+    setAttr(node, "data-fresh", isFresh);
     setText(row.letter, LETTERS[alert.severity] ?? "?");
     setAttr(row.letter, "title", alert.severity);
     setAttr(row.letter, "aria-label", alert.severity);
