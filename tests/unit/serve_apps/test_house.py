@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from zipfile import ZipFile
 
 import jsonschema
 import pytest
 import ray
 import yaml
+from ray._private.runtime_env.packaging import create_package
 
 from cluster.lanes import ray_resources
 from serve_apps import env_example
@@ -47,3 +49,13 @@ def test_lock_names_versions_only() -> None:
 
     assert all(line.count("==") == 1 and not set("/+@ ") & set(line) for line in lines)
     assert "torch==2.13.0" in lines
+
+
+def test_a_job_uploads_little(tmp_path: Path) -> None:
+    """`ray job submit --working-dir .` sends the sources, not the environment, data or caches."""
+    package = tmp_path / "package.zip"
+
+    create_package(str(ROOT), package, include_gitignore=True)
+
+    assert package.stat().st_size < 5_000_000
+    assert any(name.endswith("training/__main__.py") for name in ZipFile(package).namelist())
