@@ -45,6 +45,7 @@ class Hub:
         self._idle: OrderedDict[str, Stream] = OrderedDict()
         self._keys = IdempotencyWindow(settings.idempotency_size, settings.idempotency_ttl_s)
         self._batches = IdempotencyWindow(settings.idempotency_size, BATCH_TTL_S)
+        self._taken_seq = 0
         self._journalled_seq = 0
         self._unmarked: set[str] = set()
         self._forgotten: set[str] = set()
@@ -233,9 +234,10 @@ class Hub:
     def next_record(self, max_count: int, max_bytes: int) -> JournalRecord | None:
         """Return the oldest part of what the journal does not know yet; None if it knows all.
 
-        One record at a time: ``confirm`` it, or ``snapshot`` everything after a failure.
+        Each record is given once. ``confirm`` them in order, or ``snapshot`` everything
+        after a failure.
         """
-        entries = self._log.entries(self._journalled_seq, max_count, max_bytes)
+        entries = self._log.entries(self._taken_seq, max_count, max_bytes)
         if not entries and not self._unmarked and not self._forgotten:
             return None
         tops = {entry.publication.channel: entry.publication.position for entry in entries}
@@ -243,16 +245,18 @@ class Hub:
         for channel in [self._unmarked.pop() for _ in range(min(len(self._unmarked), RECORD_MARKS))]:
             stream = self._find(channel)
             if stream is not None:
-                marks[channel] = stream.mark(stream.journalled_top)
+                marks[channel] = stream.mark(stream.marked_top)
         for channel, position in tops.items():
             stream = self._find(channel)
             # A stream that was forgotten or began a new epoch meanwhile has nothing to
             # continue: entries without a mark of their epoch are dropped at a restart.
             if stream is not None and stream.position.epoch == position.epoch:
                 marks[channel] = stream.mark(position.offset)
+                stream.marked_top = position.offset
         forgotten = [self._forgotten.pop() for _ in range(min(len(self._forgotten), RECORD_MARKS))]
+        self._taken_seq = entries[-1].seq if entries else self._taken_seq
         return JournalRecord(
-            log_mark=self._log_mark(entries[-1].seq if entries else self._journalled_seq),
+            log_mark=self._log_mark(self._taken_seq),
             entries=entries,
             marks=marks,
             forgotten=tuple(forgotten),
@@ -263,9 +267,13 @@ class Hub:
         """Return everything, as records that replace whatever the journal holds."""
         self._unmarked.clear()
         self._forgotten.clear()
-        log_mark = self._log_mark(self._log.top)
+        self._taken_seq = self._log.top
+        log_mark = self._log_mark(self._taken_seq)
         streams = [*self._idle.items(), *self._active.items()]
-        marks = [(channel, stream.mark(stream.position.offset)) for channel, stream in streams]
+        marks = []
+        for channel, stream in streams:
+            stream.marked_top = stream.position.offset
+            marks.append((channel, stream.mark(stream.marked_top)))
         records = [
             JournalRecord(log_mark, marks=dict(marks[start : start + RECORD_MARKS]))
             for start in range(0, len(marks), RECORD_MARKS)
@@ -288,15 +296,15 @@ class Hub:
 
     @property
     def has_outrun_journal(self) -> bool:
-        """True when the log lost publications before they were journalled: ``snapshot`` is needed."""
-        return self._log.floor > self._journalled_seq or len(self._forgotten) > self._settings.max_channels
+        """True when the log lost publications before they were taken: ``snapshot`` is needed."""
+        return self._log.floor > self._taken_seq or len(self._forgotten) > self._settings.max_channels
 
     def resume(self, state: JournalState) -> None:
         """Go on where a lost process ended. The result must be journalled before anything is published."""
         now_s = self._clock.monotonic_s()
         now_ms = int(self._clock.time_s() * 1000)
         self._log.resume(state.log_mark, state.entries)
-        self._journalled_seq = self._log.top
+        self._taken_seq = self._journalled_seq = self._log.top
         by_channel: dict[str, list[Entry]] = {channel: [] for channel in state.marks}
         for entry in state.entries:
             publication = entry.publication

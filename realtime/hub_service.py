@@ -1,10 +1,10 @@
 """The hub in an event loop: waiting readers, the journal's writer, and what happens when it is away.
 
 Knows no Ray. Invariants, while the journal answers: a publish returns only when its
-publications are in the journal, and readers get nothing that was not handed to the
-journal's connection before -- so a hub that is killed has lost nothing that it confirmed,
-and next to nothing that it showed. While it does not: everything goes on from memory, and
-the marker says so to the next hub.
+publications are in the journal, and readers get nothing that was not handed over to it
+before -- so a hub that is killed has lost nothing that it confirmed, and nothing that it
+showed. While it does not: everything goes on from memory, and the marker says so to the
+next hub.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from cluster.clock import Clock, SystemClock
 from realtime.behind_marker import BehindMarker
 from realtime.errors import FencedError, JournalLostError, JournalUnavailableError, RealtimeError
 from realtime.hub import Hub
-from realtime.journal import Journal, JournalRecord, JournalState
+from realtime.journal import Journal, JournalRecord, JournalState, Stored
 from realtime.publication import Draft, StreamPosition
 from realtime.replies import Cursor, HistoryReply, HubStats, JournalHealth, PollReply
 from realtime.settings import HubSettings
@@ -29,6 +29,9 @@ SWEEP_INTERVAL_S = 1.0
 REWRITE_TIMEOUT_S = 60.0
 RECORD_ENTRIES = 512
 RECORD_BYTES = 65_536
+RECORDS_UNDER_WAY = 4
+"""Records handed over and not yet answered. One would make each publication wait for the
+disk write of the one before; many would make each record small when it is busy."""
 
 
 class HubService:
@@ -54,6 +57,7 @@ class HubService:
         self._news = asyncio.Event()  # something waits for the writer
         self._shown_more = asyncio.Event()  # replaced each time it is set
         self._confirmations: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._under_way: asyncio.Queue[tuple[JournalRecord, Stored]] = asyncio.Queue(RECORDS_UNDER_WAY)
         self._pollers = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._health_lock = asyncio.Lock()  # held across the marker's file and the change it stands for
@@ -65,6 +69,7 @@ class HubService:
         if self._journal is not None:
             await self._begin_with(self._journal)
         self._spawn(self._write_forever(), "hub-writer")
+        self._spawn(self._settle_forever(), "hub-settler")
         self._spawn(self._sweep_forever(), "hub-sweeper")
 
     async def close(self) -> None:
@@ -75,7 +80,7 @@ class HubService:
         if self._journal is not None:
             if self._health is JournalHealth.OK:
                 with contextlib.suppress(RealtimeError, TimeoutError):
-                    await self._write_news(self._journal)
+                    await self._write_rest(self._journal)
             await self._journal.close()
 
     async def publish(self, drafts: Sequence[Draft], batch: str = "") -> list[StreamPosition]:
@@ -145,24 +150,47 @@ class HubService:
                 continue
             try:
                 await self._write_news(self._journal)
-            except (JournalUnavailableError, JournalLostError, TimeoutError) as error:
-                await self._lose_journal(self._journal, str(error) or "no answer in time")
-            except FencedError as error:
-                await self._end(error)
+            except Exception as error:
+                await self._face(self._journal, error)
 
     async def _write_news(self, journal: Journal) -> None:
-        while not self._hub.has_outrun_journal:
+        while self._health is JournalHealth.OK:
+            if self._hub.has_outrun_journal:
+                raise JournalUnavailableError("append", "publications left the log before it took them")
             record = self._hub.next_record(RECORD_ENTRIES, RECORD_BYTES)
             if record is None:
                 return
-            writing = asyncio.create_task(journal.append(record), name="hub-journal")
-            # One turn of the loop takes the record to the socket. Only then do readers get
-            # it: a killed process has then told the journal whatever its readers saw.
-            await asyncio.sleep(0)
+            async with asyncio.timeout(self._settings.journal_timeout_s):
+                stored = await journal.append(record)
             self._show(record.log_mark.top)
-            await asyncio.wait_for(writing, 2 * self._settings.journal_timeout_s)
-            self._confirm([record])
-        raise JournalUnavailableError("append", "publications left the log before it took them")
+            await self._under_way.put((record, stored))
+
+    async def _settle_forever(self) -> None:
+        while True:
+            record, stored = await self._under_way.get()
+            try:
+                await asyncio.wait_for(asyncio.shield(stored), self._settings.journal_timeout_s)
+            except Exception as error:
+                assert self._journal is not None
+                await self._face(self._journal, error)
+            else:
+                self._confirm([record])
+
+    async def _write_rest(self, journal: Journal) -> None:
+        stored = []
+        while not self._under_way.empty():
+            stored.append(self._under_way.get_nowait()[1])
+        while (record := self._hub.next_record(RECORD_ENTRIES, RECORD_BYTES)) is not None:
+            stored.append(await journal.append(record))
+        await asyncio.wait_for(asyncio.gather(*stored), self._settings.journal_timeout_s)
+
+    async def _face(self, journal: Journal, error: Exception) -> None:
+        if isinstance(error, FencedError):
+            await self._end(error)
+        elif isinstance(error, JournalUnavailableError | JournalLostError | TimeoutError):
+            await self._lose_journal(journal, str(error) or "no answer in time")
+        else:
+            raise error
 
     async def _confirmed(self, seq: int) -> None:
         if self._hub.journalled_seq >= seq:
@@ -214,20 +242,25 @@ class HubService:
         return True
 
     async def _lose_journal(self, journal: Journal, reason: str) -> None:
-        if self._health is JournalHealth.OK:
-            # Readers do not wait for the marker, publishers do: what they are told next
-            # would be a lie to a hub that trusted the journal.
-            self._show(self._hub.top)
-            await self._go_on_without(journal, reason)
+        # Readers do not wait for the marker, publishers do: what they are told next would
+        # be a lie to a hub that trusted the journal.
+        self._show(self._hub.top)
+        async with self._health_lock:
+            # Writer and settler may both have met the same failure.
+            if self._health is JournalHealth.OK:
+                await self._go_on_without(journal, reason)
 
     async def _go_on_without(self, journal: Journal, reason: str) -> None:
-        async with self._health_lock:
-            try:
-                await asyncio.to_thread(self._marker.set)
-            except OSError:
-                logger.exception("the marker cannot be written; a hub restarted now would trust its journal")
-            self._health = JournalHealth.AWAY
+        try:
+            await asyncio.to_thread(self._marker.set)
+        except OSError:
+            logger.exception("the marker cannot be written; a hub restarted now would trust its journal")
+        self._health = JournalHealth.AWAY
         logger.warning("journal away, broadcasting goes on from memory: %s", reason)
+        while not self._under_way.empty():
+            # Whatever becomes of them: the whole memory is written when the journal is back.
+            _, stored = self._under_way.get_nowait()
+            stored.add_done_callback(_heard)
         self._release_publishers(self._hub.top)
         self._show(self._hub.top)
         self._spawn(self._regain_journal(journal), "hub-regain-journal")
@@ -283,3 +316,9 @@ class HubService:
             # Only a bug gets here. A hub without its writer would hang silently.
             logger.error("task %s of the hub failed", task.get_name(), exc_info=task.exception())
             self.is_fenced.set()
+
+
+def _heard(stored: Stored) -> None:
+    # An error that nobody asks a future for is logged when the future goes.
+    if not stored.cancelled():
+        stored.exception()

@@ -4,12 +4,16 @@ No decisions here: what is written, trimmed and trusted is decided by the hub. I
 of every implementation: a record is stored whole or not at all.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from realtime.recovery import Mark
 from realtime.stream import Entry
+
+Stored = asyncio.Future[None]
+"""Resolves when a record that was handed over is stored; await it, do not cancel it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,11 @@ class JournalState:
 class Journal(Protocol):
     """Durable memory of one hub.
 
-    Durability: what ``append`` and ``rewrite`` have returned from is there after the
-    hub's process was killed. Order: records are applied in the order of the calls, one
-    call at a time. Fencing: after ``open``, no hub that opened earlier can write.
+    Durability: a record whose future has resolved, and what ``rewrite`` has returned from,
+    is there after a kill of the hub and after a loss of power. A record that was handed
+    over is there after a kill of the hub alone. Order: records are applied in the order of
+    the calls, several of which may be under way. Fencing: after ``open``, no hub that
+    opened earlier can write; after ``rewrite``, no record handed over before it is applied.
     """
 
     async def open(self) -> JournalState | None:
@@ -55,10 +61,10 @@ class Journal(Protocol):
         """
         ...
 
-    async def append(self, record: JournalRecord) -> None:
-        """Store one record.
+    async def append(self, record: JournalRecord) -> Stored:
+        """Hand one record over; the future resolves when it is stored.
 
-        Raises:
+        Raises, or gives by the future:
             JournalUnavailableError: no answer; the record may or may not be stored.
             JournalLostError: the journal has forgotten this hub; ``rewrite`` is needed.
             FencedError: a younger hub has opened the journal.

@@ -4,11 +4,12 @@ Survives the hub object, not the process. Invariant: the same guarantees as any 
 ``Journal``, as far as one process goes; the contract tests hold it to them.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from realtime.errors import FencedError, JournalLostError
-from realtime.journal import JournalRecord, JournalState
+from realtime.journal import JournalRecord, JournalState, Stored
 from realtime.recovery import Mark
 from realtime.stream import Entry
 
@@ -52,12 +53,15 @@ class MemoryJournal:
         entries = tuple(store.entries[seq] for seq in sorted(store.entries))
         return JournalState(store.owner, store.log_mark, entries, dict(store.marks))
 
-    async def append(self, record: JournalRecord) -> None:
+    async def append(self, record: JournalRecord) -> Stored:
         """See ``Journal.append``."""
         self._check_fence()
         if self._store.log_mark is None:
             raise JournalLostError(self._fence)
         self._store.apply(record)
+        stored: Stored = asyncio.get_running_loop().create_future()
+        stored.set_result(None)
+        return stored
 
     async def rewrite(self, records: Sequence[JournalRecord]) -> None:
         """See ``Journal.rewrite``."""
@@ -65,6 +69,8 @@ class MemoryJournal:
             await self.open()
         self._check_fence()
         store = self._store
+        store.fence += 1
+        self._fence = store.fence
         store.entries, store.marks, store.owner = {}, {}, self._owner
         for record in records:
             store.apply(record)

@@ -5,7 +5,7 @@ record is one script call, so it is stored whole or not at all, and never by a h
 younger one has replaced.
 """
 
-import logging
+import asyncio
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -16,13 +16,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from realtime.errors import FencedError, JournalLostError, JournalUnavailableError
-from realtime.journal import JournalRecord, JournalState
+from realtime.errors import FencedError, JournalLostError, JournalUnavailableError, RealtimeError
+from realtime.journal import JournalRecord, JournalState, Stored
+from realtime.pipe_redis import Answer, RedisPipe
 from realtime.publication import Priority, Publication
 from realtime.recovery import LostRange, Mark
 from realtime.stream import Entry
-
-logger = logging.getLogger(__name__)
 
 # One hash tag: on a Redis cluster the keys of a script must live on one node.
 KEY_FENCE = "wf:{hub}:fence"
@@ -37,7 +36,7 @@ LOAD_RECORDS = 200
 
 
 class RedisJournal:
-    """Journal over one connection of its own."""
+    """Journal over two connections: one that records are poured into, one for all else."""
 
     def __init__(self, url: str, owner: str, timeout_s: float) -> None:
         # No retries here: a record that may or may not be stored is the hub's to decide on.
@@ -46,8 +45,8 @@ class RedisJournal:
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),
-            max_connections=2,
         )
+        self._pipe = RedisPipe(url, timeout_s)
         self._owner = owner
         self._fence = 0
         self._append = self._redis.register_script(_script("journal_append"))
@@ -58,24 +57,32 @@ class RedisJournal:
         """See ``Journal.open``."""
         try:
             self._fence = int(await self._redis.incr(KEY_FENCE))
+            await self._redis.script_load(self._append.script)
             return await self._load()
         except (RedisError, OSError) as error:
             raise JournalUnavailableError("open", str(error)) from error
 
-    async def append(self, record: JournalRecord) -> None:
+    async def append(self, record: JournalRecord) -> Stored:
         """See ``Journal.append``."""
+        keys = [KEY_FENCE, *KEYS]
         try:
-            answer = await self._append([KEY_FENCE, *KEYS], self._arguments(record))
+            answer = await self._pipe.call("EVALSHA", self._append.sha, len(keys), *keys, *self._arguments(record))
         except (RedisError, OSError) as error:
             raise JournalUnavailableError("append", str(error)) from error
-        self._check(answer)
+        stored: Stored = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(lambda answered: self._settle(stored, answered))
+        return stored
 
     async def rewrite(self, records: Sequence[JournalRecord]) -> None:
         """See ``Journal.rewrite``."""
+        await self._pipe.reset()
         try:
             if self._fence == 0:
                 self._fence = int(await self._redis.incr(KEY_FENCE))
-            self._check(await self._begin([KEY_FENCE, *NEW_KEYS], [self._fence]))
+            fence = int(await self._begin([KEY_FENCE, *NEW_KEYS], [self._fence]))
+            if fence < 0:
+                raise FencedError(self._fence, -fence)
+            self._fence = fence
             for record in records:
                 self._check(await self._append([KEY_FENCE, *NEW_KEYS], self._arguments(record)))
             self._check(await self._commit([KEY_FENCE, *KEYS, *NEW_KEYS], [self._fence]))
@@ -87,6 +94,7 @@ class RedisJournal:
 
     async def close(self) -> None:
         """See ``Journal.close``."""
+        await self._pipe.reset()
         await self._redis.aclose()
 
     async def _load(self) -> JournalState | None:
@@ -124,6 +132,21 @@ class RedisJournal:
         for entry in record.entries:
             arguments += (_write_header(entry), entry.publication.data)
         return arguments
+
+    def _settle(self, stored: Stored, answered: Answer) -> None:
+        if stored.done() or answered.cancelled():
+            stored.cancel()
+            return
+        error = answered.exception()
+        if error is not None:
+            stored.set_exception(JournalUnavailableError("append", str(error)))
+            return
+        try:
+            self._check(answered.result())
+        except RealtimeError as refusal:
+            stored.set_exception(refusal)
+        else:
+            stored.set_result(None)
 
     def _check(self, answer: Any) -> None:
         if answer == -1:

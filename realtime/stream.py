@@ -46,8 +46,8 @@ class Stream:
         self._end = settings.offset_block
         self._lost: tuple[LostRange, ...] = ()
         self.num_bytes = 0
-        self.journalled_top = 0
-        """Highest offset that the journal has confirmed."""
+        self.marked_top = 0
+        """Highest offset that was in a mark for the journal."""
         self.last_used_s = 0.0
 
     @classmethod
@@ -71,7 +71,7 @@ class Stream:
             stream._hold(entry)
         mark = resumed(replace(mark, floor=max(mark.floor, floor)), settings.offset_block)
         stream._floor, stream._top, stream._end, stream._lost = mark.floor, mark.top, mark.end, mark.lost
-        stream.journalled_top = mark.top
+        stream.marked_top = mark.top
         return stream
 
     @property
@@ -137,7 +137,7 @@ class Stream:
         self._entries.clear()
         self._latest.clear()
         self.num_bytes = 0
-        self.journalled_top = 0
+        self.marked_top = 0
         self._epoch = self._new_epoch()
         self._floor = self._top = 0
         self._end = self._settings.offset_block
@@ -157,7 +157,6 @@ class Stream:
     def confirm(self, mark: Mark) -> None:
         """Note that the journal has stored ``mark``."""
         if mark.epoch == self._epoch:
-            self.journalled_top = max(self.journalled_top, mark.top)
             self._end = max(self._end, mark.end)
 
     def _hold(self, entry: Entry) -> bool:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 
 from realtime.errors import JournalUnavailableError, TransportError
-from realtime.journal import JournalRecord, JournalState
+from realtime.journal import JournalRecord, JournalState, Stored
 from realtime.journal_memory import MemoryJournal, MemoryStore
 from realtime.publication import Draft
 
@@ -24,8 +24,12 @@ class FaultyJournal(MemoryJournal):
         self._fail_if_away("open")
         return await super().open()
 
-    async def append(self, record: JournalRecord) -> None:
+    async def append(self, record: JournalRecord) -> Stored:
         self.appended.append(record)
+        self._fail_if_away("append")
+        return asyncio.ensure_future(self._store_when_told(record))
+
+    async def _store_when_told(self, record: JournalRecord) -> None:
         await self.answers.wait()
         self._fail_if_away("append")
         await super().append(record)

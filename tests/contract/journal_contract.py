@@ -45,6 +45,10 @@ async def state_of(journal: Journal) -> JournalState:
     return state
 
 
+async def store(journal: Journal, record: JournalRecord) -> None:
+    await (await journal.append(record))
+
+
 class JournalContract:
     """Run by each implementation; its fixture ``open_journal`` makes journals over one empty store."""
 
@@ -57,7 +61,7 @@ class JournalContract:
         journal = open_journal()
         await journal.open()
         await journal.rewrite([record(1, 2)])
-        await journal.append(record(3))
+        await store(journal, record(3))
 
         state = await state_of(open_journal())
 
@@ -65,12 +69,22 @@ class JournalContract:
             owner="here", log_mark=log_mark(3), entries=(entry(1), entry(2), entry(3)), marks={"noc:all": mark(3)}
         )
 
+    async def test_several_records_may_be_under_way(self, open_journal: OpenJournal) -> None:
+        """They are applied in the order of the calls."""
+        journal = open_journal()
+        await journal.open()
+        await journal.rewrite([record(1)])
+        for stored in [await journal.append(record(seq)) for seq in range(2, 30)]:
+            await stored
+
+        assert (await state_of(open_journal())).entries == tuple(entry(seq) for seq in range(1, 30))
+
     async def test_records_may_be_without_publications(self, open_journal: OpenJournal) -> None:
         """A channel that was only read has a mark."""
         journal = open_journal()
         await journal.open()
         await journal.rewrite([JournalRecord(log_mark(0))])
-        await journal.append(JournalRecord(log_mark(0), marks={"user:7": mark(0)}))
+        await store(journal, JournalRecord(log_mark(0), marks={"user:7": mark(0)}))
 
         state = await state_of(open_journal())
 
@@ -81,8 +95,8 @@ class JournalContract:
         journal = open_journal()
         await journal.open()
         await journal.rewrite([record(1)])
-        await journal.append(record(2))
-        await journal.append(record(3, keep_after=2))
+        await store(journal, record(2))
+        await store(journal, record(3, keep_after=2))
 
         assert [found.seq for found in (await state_of(open_journal())).entries] == [3]
 
@@ -91,7 +105,7 @@ class JournalContract:
         journal = open_journal()
         await journal.open()
         await journal.rewrite([JournalRecord(log_mark(0), marks={"user:1": mark(0), "noc:all": mark(0)})])
-        await journal.append(record(1, forgotten=("user:1", "noc:all")))
+        await store(journal, record(1, forgotten=("user:1", "noc:all")))
 
         assert (await state_of(open_journal())).marks == {"noc:all": mark(1)}
 
@@ -114,7 +128,7 @@ class JournalContract:
         await younger.open()
 
         with pytest.raises(FencedError):
-            await older.append(record(2))
+            await store(older, record(2))
         with pytest.raises(FencedError):
             await older.rewrite([record(2)])
         assert [found.seq for found in (await state_of(open_journal())).entries] == [1]
@@ -125,7 +139,7 @@ class JournalContract:
         await journal.open()
 
         with pytest.raises((JournalLostError, FencedError)):
-            await journal.append(record(1))
+            await store(journal, record(1))
 
     async def test_a_rewrite_needs_no_open(self, open_journal: OpenJournal) -> None:
         """A hub that started without its journal takes it up when it comes."""

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import redis
-from contract.journal_contract import JournalContract, OpenJournal, log_mark, mark, record, state_of
+from contract.journal_contract import JournalContract, OpenJournal, log_mark, mark, record, state_of, store
 
 from cluster.ports import free_port
 from realtime.errors import JournalLostError, JournalUnavailableError
@@ -39,7 +39,7 @@ class TestRedisJournal(JournalContract):
             client.flushall()
 
         with pytest.raises(JournalLostError):
-            await journal.append(record(2))
+            await store(journal, record(2))
         await journal.rewrite([record(1, 2)])
         assert [found.seq for found in (await state_of(open_journal())).entries] == [1, 2]
 
@@ -65,5 +65,5 @@ async def test_a_dead_valkey_is_named_in_time() -> None:
     with pytest.raises(JournalUnavailableError):
         await journal.open()
     with pytest.raises(JournalUnavailableError):
-        await journal.append(record(1))
+        await store(journal, record(1))
     await journal.close()

@@ -1,0 +1,98 @@
+"""One connection to Redis or Valkey on which commands follow each other without waiting.
+
+redis-py's client answers one call before it sends the next, which would make every
+publication wait for the disk write of the one before. Invariant: commands are applied in
+the order of the calls, and a call that returned has put its command on the socket.
+"""
+
+import asyncio
+import contextlib
+import math
+from collections import deque
+from typing import Any
+
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+
+Answer = asyncio.Future[Any]
+
+
+class RedisPipe:
+    """A lazily opened connection; the first failure closes it, the next call opens another."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._pool: Any = ConnectionPool.from_url(
+            url,
+            # Sending must not be wrapped into a task (which a time-out would do): it would
+            # then happen some turns of the loop later. The callers bound their waiting.
+            socket_timeout=None,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._connection: Any = None
+        self._reading: asyncio.Task[None] | None = None
+        self._waiting: deque[Answer] = deque()
+        self._sending = asyncio.Lock()
+
+    async def call(self, *command: Any) -> Answer:
+        """Send a command; its answer or error comes by the future.
+
+        Raises:
+            RedisError, OSError: it could not be sent.
+        """
+        async with self._sending:
+            if self._connection is None:
+                self._connection = self._pool.make_connection()
+                await self._connection.connect()
+                self._reading = asyncio.create_task(self._read_forever(), name="hub-journal-answers")
+            answer: Answer = asyncio.get_running_loop().create_future()
+            self._waiting.append(answer)
+            try:
+                await self._connection.send_command(*command, check_health=False)
+            except BaseException:
+                await self.reset()
+                raise
+            return answer
+
+    async def reset(self) -> None:
+        """Close the connection; calls that wait for an answer fail."""
+        connection, self._connection = self._connection, None
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+        self._fail(RedisConnectionError("the connection was closed"))
+        if connection is not None:
+            with contextlib.suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
+
+    async def _read_forever(self) -> None:
+        connection = self._connection
+        try:
+            while True:
+                try:
+                    answer = await connection.read_response(timeout=math.inf, disconnect_on_error=False)
+                except ResponseError as error:
+                    # The server refused this one command; the others have answers of their own.
+                    self._resolve(error)
+                else:
+                    self._resolve(answer)
+        except (RedisError, OSError) as error:
+            if self._connection is connection:
+                self._connection = None
+                self._fail(error)
+
+    def _resolve(self, answer: Any) -> None:
+        waiting = self._waiting.popleft()
+        if waiting.done():
+            return
+        if isinstance(answer, Exception):
+            waiting.set_exception(answer)
+        else:
+            waiting.set_result(answer)
+
+    def _fail(self, error: Exception) -> None:
+        while self._waiting:
+            self._resolve(error)
