@@ -62,7 +62,7 @@ class ChannelRing(Generic[Follower]):
         """Offset of the newest publication; None until it is known."""
         self._settings = settings
         self._prefix = push_prefix(channel)
-        self._dropped = False
+        self._floor_is_guess = False
         # Two lists and a start, because a deque cannot be searched by halves.
         self._offsets: list[int] = []
         self._items: list[tuple[Publication, bytes, float]] = []
@@ -85,11 +85,13 @@ class ChannelRing(Generic[Follower]):
         """Take the channel's position, which the hub gave after this ring began to be fed.
 
         Publications may have come in before that answer. None between it and them was
-        missed, whatever their offsets, as long as nothing was dropped.
+        missed, whatever their offsets, so the floor below the first of them moves down to
+        it. A floor that came from another answer of the hub stays where it is: what lies
+        between two answers was never here.
         """
         if self.top is None:
             self.epoch, self.top, self.floor = position.epoch, position.offset, position.offset
-        elif not self._dropped:
+        elif self._floor_is_guess:
             self.floor = min(self.floor, position.offset)
 
     def reset(self, position: StreamPosition) -> None:
@@ -103,13 +105,13 @@ class ChannelRing(Generic[Follower]):
         self._items.clear()
         self._chunks.clear()
         self._start = self.num_bytes = self.floor = 0
-        self._dropped = False
+        self._floor_is_guess = False
         self.epoch = self.top = None
 
     def append(self, publication: Publication, now_s: float) -> Append:
         """Add the next publication, which arrived at ``now_s`` (monotonic seconds)."""
         if self.top is None:
-            self.epoch, self.floor = publication.epoch, publication.offset - 1
+            self.epoch, self.floor, self._floor_is_guess = publication.epoch, publication.offset - 1, True
         elif publication.epoch != self.epoch:
             return Append.OTHER_EPOCH
         elif publication.offset <= self.top:
@@ -185,7 +187,7 @@ class ChannelRing(Generic[Follower]):
         self.floor = self._offsets[self._start]
         self.num_bytes -= len(self._items[self._start][1])
         self._start += 1
-        self._dropped = True
+        self._floor_is_guess = False
         self._chunks.clear()
         if self._start >= COMPACT_AFTER and self._start * 2 >= len(self._items):
             del self._offsets[: self._start], self._items[: self._start]

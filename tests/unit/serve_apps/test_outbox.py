@@ -180,6 +180,15 @@ class TestRing:
         assert not fresh.covers(StreamPosition("e", 19))
         assert [item.offset for item in fresh.after(20)] == [50]
 
+    def test_late_answer_of_the_hub_does_not_lower_the_floor(self) -> None:
+        """Two clients attach at once; the older answer arrives last, and what lies between was never here."""
+        fresh: ChannelRing[Any] = ChannelRing("run:a", "run", LIMITS)
+        fresh.start(StreamPosition("e", 9))
+        fresh.start(StreamPosition("e", 6))
+
+        assert fresh.floor == 9
+        assert fresh.chunk(6, unidirectional=False) is None
+
     def test_bounds_by_count_bytes_and_age(self) -> None:
         """The oldest leave first and the floor says so."""
         limits = GatewaySettings(ring_items=5, ring_bytes=10_000)
