@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
 from serve_apps.auth import TokenKind, cookie_name, issue_token
@@ -335,6 +335,22 @@ async def test_killed_replica_and_restarted_hub_lose_nothing(gateway: Gateway, p
 
     assert listener.offsets(channel) == offsets
     assert all(listener.recoveries(channel))
+
+
+@pytest.mark.parametrize("gateway", ["proxy"], indirect=True)
+async def test_redeploy_that_nobody_announced_closes_with_3001(gateway: Gateway) -> None:
+    """Pins the private flag of Ray that the replica watches; behind HAProxy it is the same replica class."""
+    redeploy = asyncio.create_task(asyncio.to_thread(gateway.command, "redeploy"))
+    ends: list[tuple[int, float]] = []
+    while not redeploy.done():
+        opened_s = time.monotonic()
+        with contextlib.suppress(OSError, InvalidHandshake):
+            async with await open_session(gateway, "redeployed") as socket:
+                code, _ = await close_code(socket)
+                ends.append((code, time.monotonic() - opened_s))
+    assert (await redeploy)["redeployed"]
+    # Younger than the least age of a renewal, so it was the redeploy.
+    assert any(code == 3001 and age_s < 2.5 for code, age_s in ends), ends
 
 
 async def test_drain_closes_with_3001_and_refuses_newcomers(gateway: Gateway) -> None:
