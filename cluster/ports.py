@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 LOOPBACK = "127.0.0.1"
 
+ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+
 FIRST_PORT = 20_000
 """Below Linux' ephemeral range (32768), so that no outgoing connection sits on a port of ours."""
 BLOCK_SIZE = 120
@@ -26,6 +28,13 @@ class NoFreePortsError(OSError):
     def __str__(self) -> str:
         last = FIRST_PORT + NUM_BLOCKS * BLOCK_SIZE - 1
         return f"no {BLOCK_SIZE} adjacent free ports between {FIRST_PORT} and {last}"
+
+
+def local_host(host: str) -> str:
+    """Return the address by which this machine reaches a server that is bound to ``host``."""
+    if host in ALL_INTERFACES:
+        return LOOPBACK
+    return f"[{host}]" if ":" in host else host
 
 
 def is_port_free(port: int, host: str = "") -> bool:

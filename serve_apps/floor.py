@@ -20,6 +20,7 @@ from urllib.request import urlopen
 from cluster import names
 from cluster.embedded import write_private
 from cluster.errors import ClusterError, ServiceUnavailableError
+from cluster.ports import local_host
 from cluster.settings import Settings
 from serve_apps.service_checks import check_set
 
@@ -163,7 +164,7 @@ def _wait_for_page(settings: Settings) -> None:
     Raises:
         ServiceUnavailableError: it does not.
     """
-    url = f"http://{settings.http_host}:{settings.http_port}/healthz"
+    url = f"http://{local_host(settings.http_host)}:{settings.http_port}/healthz"
     deadline_s = time.monotonic() + PAGE_TIMEOUT_S
     while True:
         try:

@@ -40,7 +40,7 @@ def ray_head_argv(
     Args:
         ports: the floor's.
         folder: short private folder for Ray's sessions.
-        num_cpus: CPUs that work may use; 0: those of the machine.
+        num_cpus: CPUs that work may use; 0: Ray counts them, a container's quota included.
         resources: custom resources, the lanes' tokens.
         log_to_driver: start the process that copies workers' output to drivers.
     """
@@ -62,7 +62,7 @@ def ray_head_argv(
         "resources": json.dumps(dict(resources)),
         "include-log-monitor": str(log_to_driver).lower(),
     }
-    if num_cpus:
+    if num_cpus > 0:
         options["num-cpus"] = num_cpus
     # By our Python, not from PATH: another Ray there would speak another protocol.
     program = [sys.executable, "-P", "-m", "serve_apps.ray_head"]

@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from cluster.ports import local_host
 from cluster.settings import Settings
 from serve_apps.auth import issue_signin_key, issue_token
 from serve_apps.floor_state import FloorFolder, FloorRecord
@@ -67,7 +68,8 @@ def call_api(settings: Settings, record: FloorRecord, path: str, timeout_s: floa
         ValueError: the answer is no JSON, or the floor's key cannot be used.
     """
     token = owner_token(settings, TOKEN_TTL_S)
-    request = Request(record.url + path, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - our own URL
+    host, port = record.urls["WATCHFLOOR_HTTP_HOST"], record.urls["WATCHFLOOR_HTTP_PORT"]
+    request = Request(f"http://{local_host(host)}:{port}{path}", headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - our own URL
     with urlopen(request, timeout=timeout_s) as response:  # noqa: S310
         return json.load(response)
 

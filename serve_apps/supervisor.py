@@ -24,7 +24,7 @@ from typing import IO
 from cluster.clock import SystemClock
 from cluster.embedded import Credentials, EmbeddedService, EmbeddedSettings, mqtt_service, redis_service
 from cluster.lanes import ray_resources
-from cluster.ports import LOOPBACK, PortBlock, is_port_free
+from cluster.ports import ALL_INTERFACES, LOOPBACK, PortBlock, is_port_free, local_host
 from cluster.process import Child, ProcessIdentity, end_marked
 from cluster.settings import Settings
 from serve_apps.errors import BindRefusedError, FloorRunningError, FloorStartError
@@ -246,9 +246,7 @@ class Supervisor:
                 detail=lambda service=service: self._service_detail(service),  # type: ignore[misc]
             )
         if not self._settings.ray_address:
-            argv = ray_head_argv(
-                ports, sockets, num_cpus=self._settings.num_cpus or os.cpu_count() or 1, resources=ray_resources()
-            )
+            argv = ray_head_argv(ports, sockets, num_cpus=self._settings.num_cpus, resources=ray_resources())
             self._parts[RAY] = Supervised(
                 RAY,
                 lambda: self._start_ray(argv),
@@ -383,7 +381,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _shown_host(host: str) -> str:
-    return socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+    return socket.gethostname() if host in ALL_INTERFACES else local_host(host)
 
 
 def _accepts(host: str, port: int) -> bool:

@@ -52,13 +52,14 @@ def detached(settings: Settings, *, demo: bool) -> int:
     folder = FloorFolder.of(settings)
     folder.logs.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-P", "-m", "serve_apps.up", *([] if demo else ["--no-demo"])]
-    log_path = folder.logs / "supervisor.log"
-    with log_path.open("ab") as log:
+    log_path, said_path = folder.logs / "supervisor.log", folder.logs / "supervisor.err"
+    # A file, not a pipe: nobody reads a pipe once this command has returned.
+    with log_path.open("ab") as log, said_path.open("wb") as said:
         process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=log,
-            stderr=subprocess.PIPE,
+            stderr=said,
             start_new_session=True,
             env={**os.environ, "WATCHFLOOR_DATA_DIR": str(folder.path)},
         )
@@ -73,8 +74,7 @@ def detached(settings: Settings, *, demo: bool) -> int:
         process.send_signal(signal.SIGTERM)
         print(f"watchfloor: the floor was not ready after {READY_TIMEOUT_S:.0f} s, see {log_path}", file=sys.stderr)
         return 1
-    _, said = process.communicate()
-    sys.stderr.write(said.decode(errors="replace"))
+    sys.stderr.write(said_path.read_text(encoding="utf-8", errors="replace"))
     return process.returncode or 1
 
 
