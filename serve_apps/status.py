@@ -69,7 +69,7 @@ def call_api(settings: Settings, record: FloorRecord, path: str, timeout_s: floa
     """
     token = owner_token(settings, TOKEN_TTL_S)
     host, port = record.urls["WATCHFLOOR_HTTP_HOST"], record.urls["WATCHFLOOR_HTTP_PORT"]
-    request = Request(f"http://{local_host(host)}:{port}{path}", headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - our own URL
+    request = Request(f"http://{local_host(host)}:{port}{path}", headers={"Authorization": f"Bearer {token}"})
     with urlopen(request, timeout=timeout_s) as response:  # noqa: S310
         return json.load(response)
 
