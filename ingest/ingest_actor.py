@@ -7,6 +7,7 @@ not yet told. Invariant: one per floor.
 
 import dataclasses
 import logging
+import os
 from typing import Any
 
 from cluster import names
@@ -55,9 +56,9 @@ class IngestActor:
         return True
 
     def status(self) -> dict[str, Any] | None:
-        """Return ``IngestStatus`` as a plain object; None in the first second."""
+        """Return ``IngestStatus`` as a plain object, with the process id; None in the first second."""
         status = self._service.status()
-        return dataclasses.asdict(status) if status is not None else None
+        return {"pid": os.getpid(), **dataclasses.asdict(status)} if status is not None else None
 
     def stop(self) -> None:
         """Stop receiving; what is not acknowledged stays with the broker."""

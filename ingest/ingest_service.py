@@ -267,7 +267,8 @@ class IngestService:
                 events = self._alerts.raise_device_alerts(alerts)
         except AlertConflictError as error:
             raise StoreUnavailableError(SQL, str(error)) from error
-        self._on_alerts()
+        if events:  # none for alerts that were stored before
+            self._on_alerts()
         self._heard_of(alerts)
         return min(len(events), len(alerts))
 

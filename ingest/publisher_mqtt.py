@@ -86,6 +86,8 @@ class MqttPublisher:
 
     def _send(self, client: paho.Client, topic: str, payload: bytes, deadline_s: float) -> None:
         info = client.publish(topic, payload, qos=1)
+        if info.rc != paho.MQTT_ERR_SUCCESS:
+            raise BrokerUnavailableError(str(self._address), paho.error_string(info.rc))
         while not info.is_published():
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:

@@ -1,0 +1,167 @@
+"""Ingest killed between commit and publish: every stored alert is told, each event once."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import orjson
+import pytest
+import ray
+from ingest_parts import CountingDevice, Ingest, eventually, make_engine, own_broker, own_valkey
+from sqlalchemy import Engine, select
+
+from cluster import names
+from cluster.settings import Settings
+from cluster.store import read_transaction
+from ingest.alerts.relay import Relay
+from ingest.alerts.tables import alert_events, alerts
+from ingest.directory import DeviceDirectory, DeviceEntry
+from ingest.topics import TopicClass
+from realtime.hub_actor import get_or_create_hub
+from realtime.hub_client import HubClient
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.mqtt,
+    pytest.mark.redis,
+    pytest.mark.chaos,
+    pytest.mark.timeout(300),
+]
+
+ROUNDS = 50
+PROGRAM = Path(__file__).with_name("dying_ingest.py")
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL of the relay's process."""
+
+
+class DyingRelay(Relay):
+    """Dies when the hub has confirmed and the events are not yet marked."""
+
+    def _mark(self, event_ids: Sequence[str]) -> None:
+        raise Killed
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    broker = own_broker(tmp_path / "mqtt", ack_wait_s=1)
+    valkey = own_valkey(tmp_path / "redis")
+    broker.start()
+    valkey.start()
+    yield Settings(
+        mqtt_url=broker.url,
+        redis_url=valkey.url,
+        database_url=f"sqlite:///{tmp_path}/floor.db",
+        data_dir=str(tmp_path),
+    )
+    broker.stop()
+    valkey.stop()
+
+
+@pytest.fixture
+def hub(settings: Settings) -> Iterator[HubClient]:
+    ray.init(
+        address="local",
+        namespace=names.NAMESPACE,
+        num_cpus=1,
+        object_store_memory=100 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+    )
+    yield get_or_create_hub(settings)
+    ray.shutdown()
+
+
+@pytest.fixture
+def dying_ingest(settings: Settings) -> Iterator["subprocess.Popen[str]"]:
+    env = {
+        **os.environ,
+        "MQTT_URL": settings.mqtt_url,
+        "REDIS_URL": settings.redis_url,
+        "DATABASE_URL": settings.database_url,
+    }
+    program = subprocess.Popen(
+        [sys.executable, str(PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+    )
+    with program:
+        yield program
+        assert program.stdin is not None
+        program.stdin.close()
+
+
+def test_every_stored_alert_reaches_its_channels_once(
+    settings: Settings, hub: HubClient, dying_ingest: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    """Fifty kills after the commit; every third time the relay dies too, between the hub and its mark."""
+    engine = make_engine(tmp_path)
+    devices = [f"door-{number}" for number in range(ROUNDS)]
+    DeviceDirectory(engine).register(
+        [DeviceEntry("demo", device, "north", "office", f"supervisor-{n % 2}") for n, device in enumerate(devices)]
+    )
+    for number, device in enumerate(devices):
+        _send_alert(settings, device)
+        _end_one(dying_ingest)
+        assert _stored(engine) == number + 1
+        assert _untold(engine) > 0, "the process died before anybody was told"
+        if number % 3 == 2:
+            with pytest.raises(Killed):
+                DyingRelay(engine, hub).publish_pending()
+
+    # The next ingest takes what the dead ones left: alerts redelivered, events not told.
+    relay = Relay(engine, hub)
+    relay.start()
+    last = Ingest(settings.mqtt_url, settings.redis_url, engine, root=settings.topic_root)
+    last.start()
+    assert eventually(lambda: _untold(engine) == 0)
+    assert eventually(lambda: last.status().window == 0)
+    last.stop()
+    last.stream.close()
+    relay.close()
+
+    assert _stored(engine) == ROUNDS
+    with read_transaction(engine) as connection:
+        events = {row.id for row in connection.execute(select(alert_events.c.id))}
+    assert len(events) == ROUNDS, "a redelivered alert makes no event"
+    told = {
+        channel: _told(hub, channel) for channel in ("noc:all", "tenant:demo", "user:supervisor-0", "user:supervisor-1")
+    }
+    assert set(told["noc:all"]) == set(told["tenant:demo"]) == events
+    assert set(told["user:supervisor-0"]) | set(told["user:supervisor-1"]) == events
+    assert {count for counts in told.values() for count in counts.values()} == {1}
+    engine.dispose()
+
+
+def _send_alert(settings: Settings, device: str) -> None:
+    sender = CountingDevice(settings.mqtt_url, settings.topic_root, device)
+    assert sender.send(kind=TopicClass.ALERT, alert_type="door_open", severity="critical", message=f"{device} is open")
+    assert sender.wait_all_acknowledged()
+    sender.close()
+
+
+def _end_one(program: "subprocess.Popen[str]") -> None:
+    assert program.stdin is not None
+    assert program.stdout is not None
+    program.stdin.write("\n")
+    program.stdin.flush()
+    assert program.stdout.readline().strip() == "9", "ended by SIGKILL"
+
+
+def _stored(engine: Engine) -> int:
+    with read_transaction(engine) as connection:
+        return len(connection.execute(select(alerts.c.id)).all())
+
+
+def _untold(engine: Engine) -> int:
+    with read_transaction(engine) as connection:
+        return len(connection.execute(select(alert_events.c.id).where(alert_events.c.broadcast_at.is_(None))).all())
+
+
+def _told(hub: HubClient, channel: str) -> Counter[str]:
+    """Return how often each event id was published on a channel."""
+    reply = asyncio.run(hub.history(channel, None, limit=1000))
+    return Counter(orjson.loads(publication.data)["data"]["event_id"] for publication in reply.publications)
