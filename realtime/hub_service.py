@@ -3,8 +3,9 @@
 Knows no Ray. Invariants, while the journal answers: a publish returns only when its
 publications are in the journal, and readers get nothing that was not handed over to it
 before -- so a hub that is killed has lost nothing that it confirmed, and nothing that it
-showed. While it does not: everything goes on from memory, and the marker says so to the
-next hub.
+showed. A journal that answers slowly delays publishers only: after 50 ms readers no longer
+wait for it. While it is away everything goes on from memory, and the marker says so to
+the next hub.
 """
 
 import asyncio
@@ -32,6 +33,8 @@ RECORD_BYTES = 65_536
 RECORDS_UNDER_WAY = 4
 """Records handed over and not yet answered. One would make each publication wait for the
 disk write of the one before; many would make each record small when it is busy."""
+READERS_WAIT_S = 0.05
+"""Longest time that readers wait for a slow journal to take what is published."""
 
 
 class HubService:
@@ -58,6 +61,7 @@ class HubService:
         self._shown_more = asyncio.Event()  # replaced each time it is set
         self._confirmations: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._under_way: asyncio.Queue[tuple[JournalRecord, Stored]] = asyncio.Queue(RECORDS_UNDER_WAY)
+        self._is_stalled = False  # readers have waited long enough for the journal
         self._pollers = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._health_lock = asyncio.Lock()  # held across the marker's file and the change it stands for
@@ -88,6 +92,8 @@ class HubService:
         # No await before the append: batches of one caller keep their order.
         positions = self._hub.publish(drafts, batch)
         self._news.set()
+        if self._is_stalled:
+            self._show(self._hub.top)
         if self._health is JournalHealth.OK:
             await self._confirmed(self._hub.top)
         return positions
@@ -163,7 +169,16 @@ class HubService:
             async with asyncio.timeout(self._settings.journal_timeout_s):
                 stored = await journal.append(record)
             self._show(record.log_mark.top)
-            await self._under_way.put((record, stored))
+            stall = asyncio.get_running_loop().call_later(READERS_WAIT_S, self._begin_stall)
+            try:
+                await self._under_way.put((record, stored))
+            finally:
+                stall.cancel()
+                self._is_stalled = False
+
+    def _begin_stall(self) -> None:
+        self._is_stalled = True
+        self._show(self._hub.top)
 
     async def _settle_forever(self) -> None:
         while True:

@@ -38,8 +38,8 @@ class HubSettings:
     """Publications in one poll reply."""
     offset_block: int = 1_000_000
     """Offsets reserved in the journal per channel at a time; a restart skips the rest of a block."""
-    journal_timeout_s: float = 1.0
-    """Time after which an unanswered journal is taken to be away, in seconds."""
+    journal_timeout_s: float = 3.0
+    """Time after which an unanswered journal is taken to be away, in seconds; publishers wait for it, readers not."""
     journal_retry_s: float = 1.0
     """Mean pause before an absent journal is tried again, in seconds; jittered."""
 

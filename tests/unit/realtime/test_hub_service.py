@@ -9,7 +9,7 @@ import pytest
 from fakes_realtime import FaultyJournal
 
 from realtime.behind_marker import BehindMarker
-from realtime.hub_service import HubService
+from realtime.hub_service import RECORDS_UNDER_WAY, HubService
 from realtime.journal_memory import MemoryStore
 from realtime.publication import Draft
 from realtime.replies import JournalHealth
@@ -73,6 +73,25 @@ async def test_readers_hear_before_the_journal_answers_and_publishers_after(tmp_
         await publishing
 
     assert ([p.data for p in reply.publications], handed_over, was_confirmed) == ([b"a"], [b"a"], False)
+
+
+async def test_readers_do_not_wait_long_for_a_slow_journal(tmp_path: Path) -> None:
+    """A disk that hangs delays confirmations only."""
+    journal = FaultyJournal()
+    async with running(journal, tmp_path) as service:
+        cursor = (await service.poll(None, 1)).cursor
+        journal.answers.clear()
+        publishing = []
+        received = 0
+        for _ in range(3 * RECORDS_UNDER_WAY):
+            publishing.append(asyncio.create_task(service.publish([draft("a")])))
+            reply = await service.poll(cursor, 5)
+            cursor, received = reply.cursor, received + len(reply.publications)
+        was_confirmed = any(task.done() for task in publishing)
+        journal.answers.set()
+        await asyncio.gather(*publishing)
+
+    assert (received, was_confirmed) == (3 * RECORDS_UNDER_WAY, False)
 
 
 async def test_broadcasting_goes_on_while_the_journal_is_away(tmp_path: Path) -> None:
