@@ -17,7 +17,7 @@ from cluster.clock import Clock
 from cluster.ids import new_id
 from cluster.store import read_transaction, write_transaction
 from ingest.alerts.ledger import CHUNK, Ledger
-from ingest.alerts.lifecycle import Sighting, cleared, is_over, raised, seen_again, went_stale
+from ingest.alerts.lifecycle import Sighting, cleared, is_by_another_model, is_over, raised, seen_again, went_stale
 from ingest.alerts.model import Alert, Condition, EventRef, Evidence, Handling, SourceKind
 from ingest.alerts.tables import alerts
 from ingest.detector import Decision
@@ -166,7 +166,11 @@ class AlertEngine:
         sighting = report.sighting
         if report.change is not Change.RAISE:
             return self._continue(ledger, report, alert, now)
-        if alert is not None and not is_over(alert, sighting.at, self._settings.reopen_window_s):
+        if (
+            alert is not None
+            and not is_over(alert, sighting.at, self._settings.reopen_window_s)
+            and not is_by_another_model(alert, sighting)
+        ):
             change = seen_again(alert, sighting)
             return ledger.add(change, recorded_at=now, reading_key=report.reading_key, evidence=report.evidence)
         if alert is not None and alert.condition is not Condition.CLEARED:

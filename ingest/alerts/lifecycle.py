@@ -77,6 +77,16 @@ def is_over(alert: Alert, at: float, reopen_window_s: float) -> bool:
     return False
 
 
+def is_by_another_model(alert: Alert, sighting: Sighting) -> bool:
+    """Tell whether a problem that had ended is now seen by another model version.
+
+    That is an occurrence of its own, however soon: every alert is traceable to the one
+    version that raised it, and people see at once what the new version finds.
+    """
+    has_ended = alert.condition is not Condition.FIRING
+    return has_ended and (sighting.model, sighting.model_version) != (alert.model, alert.model_version)
+
+
 def raised(alert: Alert, sighting: Sighting) -> Change:
     """Begin an occurrence; ``alert`` carries version 1."""
     return Change(None, alert, Action.RAISED, sighting.at, sighting.actor, None, sighting.data())

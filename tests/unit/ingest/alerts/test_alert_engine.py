@@ -118,6 +118,17 @@ def test_a_detector_alert_grows_and_clears(alert_engine: AlertEngine, store: Ale
     assert (detail.alert.score, detail.alert.cleared_at) == (12.0, START_S + 99)
 
 
+def test_another_model_version_raises_an_alert_of_its_own(alert_engine: AlertEngine, store: AlertStore) -> None:
+    """The same version that sees an ended problem again reopens it; a new one begins an occurrence under its name."""
+    alert_engine.raise_detector_alerts([decision(Change.RAISE, 1), decision(Change.CLEAR, 2, ts=START_S + 1)])
+    alert_engine.raise_detector_alerts([decision(Change.RAISE, 3, ts=START_S + 2)])
+    alert_engine.raise_detector_alerts([decision(Change.CLEAR, 4, ts=START_S + 3)])
+    alert_engine.raise_detector_alerts([decision(Change.RAISE, 5, ts=START_S + 4, score=7.5, model_version="2")])
+
+    found = [(alert.occurrence, alert.model_version, alert.count) for alert in store.list(AlertQuery()).items]
+    assert found == [(2, "2", 1), (1, "1", 2)]
+
+
 def test_decisions_brought_again_change_nothing(alert_engine: AlertEngine, store: AlertStore) -> None:
     """A detector that restarts before its acknowledgement scores the same readings again."""
     steps = [decision(Change.RAISE, 1), decision(Change.CLEAR, 9, ts=START_S + 9)]
