@@ -207,7 +207,7 @@ export class Drawer {
       const change = event.from && event.to && event.from !== event.to ? ` ${event.from} → ${event.to}` : "";
       return h("li", {},
         h("time", { datetime: event.at, title: utc(event.at) }, utc(event.at).slice(11, 19)),
-        h("span", {}, h("b", {}, String(event.action).replaceAll("_", " ")), `${change} · ${event.actor || "floor"}`, event.reason ? h("em", {}, event.reason) : null));
+        h("span", {}, h("b", {}, String(event.action).replaceAll("_", " ")), `${change} · ${event.actor || "floor"}`, eventDetail(event)));
     });
     this._parts.events.replaceChildren(...(items.length ? items : [h("li", { class: "muted" }, detail ? "No event is recorded." : "Loading…")]));
   }
@@ -217,4 +217,13 @@ function deviceSentence(alert) {
   const limit = alert.source?.threshold;
   const value = alert.value === null || alert.value === undefined ? "" : ` It reported ${num(alert.value)}${limit === null || limit === undefined ? "" : ` against its limit of ${num(limit)}`}.`;
   return `The device raised this alert itself, no model was asked.${value}`;
+}
+
+/** What an event says beyond its name: a reason, a note, a verdict, or what was seen and when it was recorded. */
+function eventDetail({ reason, data = {} }) {
+  const version = data.model_version ? modelLabel(data.model, data.model_version) : "";
+  const score = Number.isFinite(data.score) ? `score ${num(data.score)}` : "";
+  const recorded = data.recorded_at ? `recorded ${String(data.recorded_at).replace("T", " ").slice(0, 16)}` : "";
+  const text = [reason, data.note, VERDICTS[data.verdict], score, version && `by ${version}`, recorded].filter(Boolean).join(" · ");
+  return text ? h("em", {}, text) : null;
 }

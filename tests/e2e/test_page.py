@@ -5,7 +5,6 @@ the real model. Times are bounds of patience, not claims.
 """
 
 import json
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, WebSocket, expect
 
-from tests.e2e.listener import SdkListener
+from cluster import names
+from tests.e2e.listener import Heard, SdkListener
 from tests.e2e.looking import alerts, eventually, get, show
 from tests.wire import Wire
 
@@ -27,13 +27,23 @@ WINDOWS: dict[str, list[list[str]]] = json.loads(
 )
 
 
-def is_in_labelled_window(alert: dict[str, Any]) -> bool:
-    """Tell whether a detector's alert began inside a window that NAB's people labelled."""
-    if alert["source"]["kind"] != "model" or not alert["recorded_at"]:
-        return False
-    windows = WINDOWS.get(alert["device_id"].replace("-", "_") + ".csv", [])
-    at = _time(alert["recorded_at"])
-    return any(_time(start) <= at <= _time(end) for start, end in windows)
+def found_in_labelled_window(page: Page) -> dict[str, Any] | None:
+    """Return a detector's alert whose evidence is over its threshold inside a window that people had labelled."""
+    for alert in alerts(page):
+        windows = WINDOWS.get(alert["device_id"].replace("-", "_") + ".csv", [])
+        if alert["source"]["kind"] == "model" and windows:
+            detail = get(page, f"alerts/{alert['id']}")
+            if any(_is_labelled(point[3], windows) for point in _over_threshold(detail["evidence"])):
+                return alert
+    return None
+
+
+def _over_threshold(evidence: dict[str, Any]) -> list[list[Any]]:
+    return [point for point in evidence["points"] if point[2] is not None and point[2] >= evidence["threshold"]]
+
+
+def _is_labelled(recorded_at: str, windows: list[list[str]]) -> bool:
+    return any(_time(start) <= _time(recorded_at) <= _time(end) for start, end in windows)
 
 
 def _time(text: str) -> datetime:
@@ -53,15 +63,16 @@ def test_a_device_alert_arrives_on_the_page(page: Page) -> None:
 
 def test_a_detector_alert_in_a_labelled_window_opens_its_evidence(page: Page) -> None:
     """The detector finds what people had labelled, and the row shows why."""
-    alert = eventually(lambda: next((a for a in alerts(page) if is_in_labelled_window(a)), None), 300)
+    alert = eventually(lambda: found_in_labelled_window(page), 300, every_s=3)
     show(page, alert["id"])
 
     chart = page.locator("#drawer figure.evidence svg")
     chart.wait_for()
     assert "score" in (chart.get_attribute("aria-label") or "")
     assert chart.locator("path.value-line").count() == 1
-    assert chart.locator("circle.alert-point").count() >= 1
+    assert chart.locator("circle.alert-point").count() == 2
     assert chart.locator("line.threshold").count() == 1
+    assert chart.locator("rect.window").count() >= 1
     expect(page.locator("#drawer .facts")).to_contain_text(alert["recorded_at"].replace("T", " ")[:16])
     expect(page.locator("#drawer .events li").first).to_contain_text("Raised")
 
@@ -133,37 +144,39 @@ def _act(floor: "Floor", action: str, alert_id: str, page: Page) -> None:
 
 
 def test_the_official_sdk_hears_what_the_page_hears(operator: BrowserContext, floor: "Floor") -> None:
-    """Every alert event that reached the browser's socket in a while reached centrifuge-python too, and vice versa."""
-    heard: dict[str, float] = {}
+    """From the moment both listen, page and centrifuge-python have every publication, and the same ones."""
+    by_page: Heard = {}
     page = operator.new_page()
-    page.on("websocket", lambda socket: _overhear(socket, heard))
+    page.on("websocket", lambda socket: _overhear(socket, by_page))
     page.goto(floor.url)
     page.locator(".link[data-state=live]").wait_for(timeout=20_000)
-    with SdkListener(floor.url, floor.token(user="sdk")) as sdk:
-        began = time.monotonic()
+    with SdkListener(floor.url, floor.token(user="sdk"), names.CHANNEL_NOC) as sdk:
         target = alerts(page)[0]["id"]
         for _ in range(3):
             _act(floor, "acknowledge", target, page)
             _act(floor, "unacknowledge", target, page)
-        eventually(lambda: page.wait_for_timeout(200) or len(sdk.event_ids()) >= 6, 30)
-        page.wait_for_timeout(2000)
-        by_page = {event_id for event_id, at in heard.items() if at >= began}
-        assert len(by_page) >= 6
-        # Both listened from `began` on; the last instant may differ by one event in flight.
-        assert by_page <= sdk.event_ids()
-        assert len(sdk.event_ids() - set(heard)) <= 1
+        eventually(lambda: page.wait_for_timeout(500) or len(_event_ids(sdk.heard)) >= 6, 60)
+        page.wait_for_timeout(1500)
+        by_sdk = dict(sdk.heard)
     page.close()
+    both = range(max(min(by_page), min(by_sdk)), min(max(by_page), max(by_sdk)) + 1)
+
+    assert len(_event_ids({offset: by_page[offset] for offset in both})) >= 6
+    assert {offset: by_page[offset] for offset in both} == {offset: by_sdk[offset] for offset in both}
 
 
-def _overhear(socket: WebSocket, heard: dict[str, float]) -> None:
+def _overhear(socket: WebSocket, heard: Heard) -> None:
     def listen(frame: str | bytes) -> None:
         for line in str(frame).split("\n"):
             push = json.loads(line).get("push", {}) if line else {}
-            event_id = push.get("pub", {}).get("data", {}).get("data", {}).get("event_id")
-            if event_id and push["channel"] == "noc:all":
-                heard[event_id] = time.monotonic()
+            if push.get("channel") == names.CHANNEL_NOC and "pub" in push:
+                heard[push["pub"]["offset"]] = push["pub"]["data"]
 
     socket.on("framereceived", listen)
+
+
+def _event_ids(heard: Heard) -> set[str]:
+    return {message["data"]["event_id"] for message in heard.values() if "event_id" in message["data"]}
 
 
 def test_a_viewer_is_told_what_is_not_allowed(browser: Any, floor: "Floor") -> None:
