@@ -41,7 +41,7 @@ def authenticator(port: int = 8000) -> Authenticator:
 
 
 def signed(secret: bytes = SECRET, algorithm: str = "HS256", **claims: object) -> str:
-    body = {"sub": "ann", "exp": time.time() + 60, "jti": "1", "roles": ["viewer"]} | claims
+    body = {"sub": "ann", "exp": time.time() + 3600, "jti": "1", "roles": ["viewer"]} | claims
     return jwt.encode({name: value for name, value in body.items() if value is not None}, secret, algorithm=algorithm)
 
 
@@ -70,7 +70,7 @@ def unsigned() -> str:
     def part(value: object) -> str:
         return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
-    claims = {"sub": "ann", "exp": time.time() + 60, "jti": "1", "roles": ["admin"]}
+    claims = {"sub": "ann", "exp": time.time() + 3600, "jti": "1", "roles": ["admin"]}
     return f"{part({'alg': 'none', 'typ': 'JWT'})}.{part(claims)}."
 
 

@@ -142,7 +142,7 @@ async def call(
 
 
 def token(role: str, kind: TokenKind = TokenKind.ACCESS) -> str:
-    return issue_token(SECRET, sub="ann", tenant=None, roles=[role], ttl_s=60, kind=kind)
+    return issue_token(SECRET, sub="ann", tenant=None, roles=[role], ttl_s=3600, kind=kind)
 
 
 @pytest.mark.parametrize(
