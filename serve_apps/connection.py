@@ -22,6 +22,8 @@ from serve_apps.session import Attach, Close, Effect, Follow, Leave, ReadHistory
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 5.0
+ABRUPT = frozenset({CloseCode.SLOW, CloseCode.NO_PONG, CloseCode.WRITE_ERROR})
+"""Ends that nothing is written before: who reads nothing takes nothing."""
 
 
 class Transport(Protocol):
@@ -52,6 +54,7 @@ class Connection:
         self._writer: asyncio.Task[None] | None = None
         self.closing: CloseCode | None = None
         """Why the gateway ends it; None while it does not."""
+        self._is_transport_closed = False
         self._ended = False
         self.on_closed: Callable[[], None] = _nothing
         """Called when the gateway has closed the transport: its handler need not wait long any more."""
@@ -97,7 +100,9 @@ class Connection:
     def flush(self) -> None:
         """Start writing unless that is under way."""
         # A task only while there is something to write: ten thousand idle sockets need none.
-        if self._writer is None and not self._ended and (self.closing is not None or self._outbox.has_work):
+        if self._writer is not None or self._ended or self._is_transport_closed:
+            return
+        if self.closing is not None or self._outbox.has_work:
             self._writer = asyncio.create_task(self._write(), name="gateway-writer")
 
     def end(self) -> None:
@@ -139,6 +144,7 @@ class Connection:
                 case Close(code):
                     self.closing = code
                     self._leave_all()  # what has not been sent is recovered by the next connection
+                    self._stop_stuck_writer(code)
                 case Attach() | ReadHistory():
                     raise RuntimeError(f"{type(effect).__name__} must be awaited")
 
@@ -190,39 +196,45 @@ class Connection:
 
     async def _write(self) -> None:
         try:
-            while not self._ended:
-                # Slow and broken sockets are not written to again, for who reads nothing takes nothing.
-                if self.closing in {CloseCode.SLOW, CloseCode.NO_PONG, CloseCode.WRITE_ERROR}:
-                    break
-                try:
-                    frame = self._outbox.next_frame(time.monotonic())
-                except OutboxError as error:
-                    logger.info("connection %s: %s", self.session.client_id, error)
-                    self._perform_now(self.session.on_close(CloseCode.SLOW))
-                    continue
+            await self._empty_outbox()
+            if self.closing is not None and not self._ended:
+                await self._close_transport(self.closing)
+        finally:
+            self._writer = None
+
+    async def _empty_outbox(self) -> None:
+        try:
+            while not self._ended and self.closing not in ABRUPT:
+                frame = self._outbox.next_frame(time.monotonic())
                 if frame is None:
                     break
                 await self.transport.send(frame.text)
                 gateway_metrics.meter.on_frame(frame)
-            if self.closing is not None and not self._ended:
-                await self._close_transport(self.closing)
+        except OutboxError as error:
+            logger.info("connection %s: %s", self.session.client_id, error)
+            self._perform_now(self.session.on_close(CloseCode.SLOW))
         except OSError as error:
             # The socket went while we wrote: its receive loop ends too, and cleans up.
             logger.debug("connection %s: write failed: %s", self.session.client_id, error)
-            self.closing = self.closing or CloseCode.WRITE_ERROR
-            self.session.on_close(CloseCode.WRITE_ERROR)
-            self.on_closed()
-        finally:
-            self._writer = None
+            self._perform_now(self.session.on_close(CloseCode.WRITE_ERROR))
 
     async def _close_transport(self, code: CloseCode) -> None:
+        if self._is_transport_closed:
+            return
+        self._is_transport_closed = True
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self.transport.close(code)
-        except TimeoutError:
-            logger.info("connection %s did not take its close frame", self.session.client_id)
+        except (TimeoutError, OSError) as error:
+            logger.debug("connection %s did not take its close frame: %r", self.session.client_id, error)
         finally:
             self.on_closed()
+
+    def _stop_stuck_writer(self, code: CloseCode) -> None:
+        # Where the server does push back (not under Ray Serve), the writer may wait for ever for a client
+        # that reads nothing; the next tick closes instead.
+        if code in ABRUPT and self._writer is not None and self._writer is not asyncio.current_task():
+            self._writer.cancel()
 
 
 def _nothing() -> None:

@@ -117,6 +117,24 @@ async def test_critical_overtakes_a_backlog(register: Connections, hub: LocalHub
     assert pushed.index("noc:all") <= 64
 
 
+async def test_client_that_takes_nothing_is_closed_once(hub: LocalHub) -> None:
+    """Also where the socket itself blocks the writer; and its handler's patience is set once only."""
+    register = make(hub, credit_timeout_s=0.6, pong_timeout_s=0.6, ring_age_s=1.0, credit_ping_bytes=1000)
+    connection, transport = await connected(register)
+    closes: list[str] = []
+    connection.on_closed = lambda: closes.append("closed")
+    transport.gate.clear()
+    await hub.publish([draft("noc:all", "x" * 500) for _ in range(20)])
+
+    await transport.until(lambda made: made.close_code is not None)
+    await asyncio.sleep(1.2)
+
+    assert transport.close_code is CloseCode.SLOW
+    assert closes == ["closed"]
+    register.close(connection)
+    await register.stop()
+
+
 async def test_too_large_a_frame_ends_with_1009(register: Connections) -> None:
     """By its bytes, not its characters."""
     for frame in ("x" * 65_537, "é" * 40_000):
