@@ -32,7 +32,7 @@ class TrainSettings:
     channels: int = 16
     """Width of the convolutional head."""
     num_layers: int = 4
-    """Dilated convolutions of the head; layer i has dilation 2**i."""
+    """Dilated convolutions of the head; it looks back on 2**(num_layers + 1) readings."""
     seed: int = 0
     """Seed of the initial weights, the choice of windows and their order."""
     max_windows: int = 20_000
@@ -85,8 +85,8 @@ class TrainSettings:
 
 
 def receptive_field(num_layers: int) -> int:
-    """Return how many readings the head's last output looks back on, with kernels of 3."""
-    return 1 + 2 * ((1 << num_layers) - 1)
+    """Return how many readings the head's last output looks back on; see ``models.forecaster``."""
+    return 1 << (num_layers + 1)
 
 
 def anomaly_small_cpu() -> TrainSettings:
