@@ -133,6 +133,8 @@ def with_hyperparameters(settings: TrainSettings, values: Mapping[str, Any]) -> 
         if name not in fields:
             raise HyperparameterError(given, str(value), f"no such one; there are {', '.join(fields)}")
         changes[name] = _convert(given, value, type(fields[name].default))
+    if changes.get("num_workers") == 0:
+        raise HyperparameterError("num_workers", "0", "a run has at least one worker; 0 is for tests without a cluster")
     for name, value in changes.items():
         try:
             dataclasses.replace(settings, **{name: value})

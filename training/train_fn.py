@@ -207,6 +207,8 @@ def _complete(
             "version": manifest.version,
             "uri": uri,
             "dataset_digest": dataset.digest,
+            "accuracy": figures["accuracy"],
+            "holdout_loss": figures["loss"],
             "metrics": figures,
             "best_epoch": state.best_epoch,
             "epochs": state.progress.epoch,

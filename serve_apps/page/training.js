@@ -129,7 +129,7 @@ export class Training {
     if (run.state === "succeeded") {
       const result = run.result ?? {};
       const version = result.model_version ?? result.model_id ?? result.version;
-      const figures = ["val_loss", "accuracy", "final_loss"].filter((name) => Number.isFinite(result[name])).map((name) => `${name.replace("val_loss", "held-out loss").replace("_", " ")} ${num(result[name])}`);
+      const figures = ["holdout_loss", "accuracy"].filter((name) => Number.isFinite(result[name])).map((name) => `${name.replace("holdout_loss", "held-out loss")} ${num(result[name])}`);
       return [version && `model ${version}`, ...(figures.length ? figures : [lossText(points)])].filter(Boolean).join(" · ") || run.message || "done";
     }
     return run.reason ?? run.message ?? "ended without a reason";

@@ -57,6 +57,7 @@ def test_two_hyperparameters_that_only_together_are_right_are_taken() -> None:
         pytest.param({"epochs": True}, "hyperparameter epochs='True': must be of type int", id="boolean"),
         pytest.param({"lr": "-1"}, "hyperparameter learning_rate='-1.0': learning_rate must be above 0", id="range"),
         pytest.param({"lr": "nan"}, "hyperparameter learning_rate='nan'", id="nan"),
+        pytest.param({"workers": "0"}, "hyperparameter num_workers='0': a run has at least one worker", id="no-worker"),
         pytest.param({"epochs": {"a": 1}}, "must be of type int", id="object"),
     ],
 )
