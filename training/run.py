@@ -11,10 +11,10 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -25,7 +25,7 @@ from cluster.run_queue_client import RunQueueClient
 from cluster.runs import Lease, Run, RunRequest, RunState
 from cluster.settings import Settings, load_section
 from training.datasets import read_dataset, save_snapshot, split_windows
-from training.errors import UnknownModelTypeError
+from training.errors import HyperparameterError, UnknownModelTypeError
 from training.settings import PRESETS, TrainSettings, with_hyperparameters
 from training.storage import Storage
 from training.terminal import Display, Watching
@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 
 TASK = "train_model"
 MODEL_TYPES = ("anomaly_detector",)
+QUEUE_PATIENCE_S = 60.0
+"""A waiting driver survives a restart of the run queue that takes no longer."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +61,7 @@ class TrainingOrder:
         if self.model_type not in MODEL_TYPES:
             raise UnknownModelTypeError(self.model_type, MODEL_TYPES)
         if self.preset and self.preset not in PRESETS:
-            raise UnknownModelTypeError(self.preset, tuple(PRESETS))
+            raise HyperparameterError("preset", self.preset, f"no such one; there are {', '.join(PRESETS)}")
         base = PRESETS[self.preset]() if self.preset else load_section(TrainSettings)
         return with_hyperparameters(base, self.hyperparameters)
 
@@ -134,7 +138,8 @@ def drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
             # Whatever it was, somebody looks at a bar that would otherwise hang.
             if not isinstance(error, ClusterError):
                 logger.exception("run %s failed", run.id)
-            return queue.finish(run.id, RunState.FAILED, _reason(error))
+            reason = _reason(error)
+            return _patiently(lambda: queue.finish(run.id, RunState.FAILED, reason))
         finally:
             display.close()
 
@@ -143,7 +148,7 @@ def _drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
     order = TrainingOrder.of(run)
     settings = order.settings()
     display.note(f"run {run.id}: {order.model_type} on {order.dataset_id}")
-    lease = queue.wait_for_lease(run.id, on_wait=lambda waiting: display.note(_waiting(waiting)))
+    lease = _patiently(lambda: queue.wait_for_lease(run.id, on_wait=lambda waiting: display.note(_waiting(waiting))))
     began_s = time.monotonic()
     storage = Storage(Settings.load().storage_url)
     dataset = read_dataset(order.dataset_id, storage.url, settings.history_s, time.time())
@@ -165,11 +170,33 @@ def _drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
     )
     with Watching(queue, run.id, display):
         outcome = trainer.train(task, ray.cluster_resources())  # type: ignore[no-untyped-call]
-    ended = queue.finish(run.id, RunState(outcome["state"]), outcome["reason"], outcome["result"])
+    state = RunState(outcome["state"])
+    ended = _patiently(lambda: queue.finish(run.id, state, outcome["reason"], outcome["result"]))
     if ended.state is RunState.SUCCEEDED:
         metrics.ml_model_trained.labels(order.model_type).inc()
         metrics.ml_training_duration.labels(order.model_type).observe(time.monotonic() - began_s)
     return ended
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """Call again while the run queue restarts; its calls may be repeated.
+
+    Raises:
+        ServiceUnavailableError: it has been away for ``QUEUE_PATIENCE_S``.
+    """
+    away_since_s: float | None = None
+    while True:
+        asked_s = time.monotonic()
+        try:
+            return call()
+        except ServiceUnavailableError as error:
+            now_s = time.monotonic()
+            if away_since_s is None or now_s - asked_s > QUEUE_PATIENCE_S:
+                away_since_s = now_s  # the first failure, or it had answered for long in between
+            if now_s - away_since_s >= QUEUE_PATIENCE_S:
+                raise
+            logger.warning("%s; asking again", error)
+            time.sleep(1.0)
 
 
 @contextmanager

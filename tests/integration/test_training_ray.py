@@ -213,6 +213,19 @@ def test_a_worker_that_is_killed_is_replaced_and_changes_nothing(floor: Floor) -
     assert result["metrics"] == undisturbed["metrics"]
 
 
+@pytest.mark.chaos  # long: two workers on two cores
+def test_two_workers_train_one_model_and_share_the_lanes_token(floor: Floor) -> None:
+    """Close to what one worker finds; not bitwise, because gradients are summed in another order."""
+    order = QUICK | {"batch_size": 128}
+    alone = train_model.submit("recorded:nyc_taxi", "anomaly_detector", order).result(150)
+    pair = order | {"num_workers": 2, "batch_size": 64}
+    together = train_model.submit("recorded:nyc_taxi", "anomaly_detector", pair).result(150)
+
+    assert together["epochs"] == alone["epochs"]
+    assert together["metrics"]["loss"] == pytest.approx(alone["metrics"]["loss"], rel=0.05)
+    assert eventually(lane_is_free)
+
+
 def test_a_shell_without_the_floors_environment_is_told_what_to_do(tmp_path: Path) -> None:
     """And a folder of the user's that hides ours is named, before anything else."""
     env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}

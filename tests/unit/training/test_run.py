@@ -51,7 +51,7 @@ def test_gpus_are_asked_of_the_queue_for_the_whole_group() -> None:
     ("changes", "error"),
     [
         pytest.param({"model_type": "oracle"}, UnknownModelTypeError, id="model-type"),
-        pytest.param({"preset": "fast"}, UnknownModelTypeError, id="preset"),
+        pytest.param({"preset": "fast"}, HyperparameterError, id="preset"),
         pytest.param({"hyperparameters": {"lr": "fast"}}, HyperparameterError, id="hyperparameter"),
     ],
 )
