@@ -29,7 +29,7 @@ from serve_apps.supervisor import Supervisor, clear_leftovers
 
 logger = logging.getLogger(__name__)
 
-READY_TIMEOUT_S = 180.0
+READY_TIMEOUT_S = 300.0
 END_TIMEOUT_S = 60.0
 POLL_S = 0.1
 STATUS_EVERY_S = 2.0

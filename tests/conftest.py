@@ -104,7 +104,7 @@ def mqtt_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def floor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Floor]:
     """One floor with its demo for the whole session; leave it as you found it."""
     data_dir = tmp_path_factory.mktemp("floor") / "data"
-    started = watchfloor(data_dir, "up", "--detach", timeout_s=200)
+    started = watchfloor(data_dir, "up", "--detach", timeout_s=320)
     try:
         assert started.returncode == 0, started.stdout + started.stderr
         yield Floor(json.loads((data_dir / "floor.json").read_text(encoding="utf-8"))["url"], data_dir)

@@ -15,14 +15,14 @@ import pytest
 from cluster.process import find_marked
 from tests.floors import Floor, watchfloor
 
-pytestmark = [pytest.mark.floor, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.floor, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
 def second(tmp_path: Path) -> Iterator[Floor]:
     """Another floor, without the demo."""
     data_dir = tmp_path / "second"
-    started = watchfloor(data_dir, "up", "--detach", "--no-demo", timeout_s=200)
+    started = watchfloor(data_dir, "up", "--detach", "--no-demo", timeout_s=320)
     try:
         assert started.returncode == 0, started.stdout + started.stderr
         yield Floor(_record(data_dir)["url"], data_dir)
@@ -45,7 +45,7 @@ def test_two_floors_do_not_meet(floor: Floor, second: Floor) -> None:
     _until(lambda: _nothing_answers(second.url))
     # The other floor's page does not answer in its place, and it was not restarted.
     assert _answer(floor.url, floor.token()) == 200
-    again = watchfloor(second.data_dir, "up", "--detach", "--no-demo", timeout_s=200)
+    again = watchfloor(second.data_dir, "up", "--detach", "--no-demo", timeout_s=320)
     assert again.returncode == 0, again.stderr
     assert not find_marked(other["floor_id"])
     assert second.url == _record(second.data_dir)["url"]
