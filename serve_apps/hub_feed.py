@@ -21,7 +21,7 @@ from realtime.channels import kind_of
 from realtime.errors import RealtimeError
 from realtime.hub_client import HubClient
 from realtime.publication import Publication, StreamPosition
-from realtime.replies import Cursor, HistoryReply, PollReply
+from realtime.replies import Cursor, PollReply
 from serve_apps.errors import FeedUnavailableError
 from serve_apps.frames import History
 from serve_apps.gateway_settings import GatewaySettings
@@ -101,14 +101,19 @@ class HubFeed:
         try:
             async with asyncio.timeout(self._settings.hub_timeout_s):
                 await self._ready.wait()
-                found = await asyncio.gather(*(self._attach(rings[name], since) for name, since in wanted.items()))
+                joined, recovered = await asyncio.gather(
+                    self._join({name: rings[name] for name, since in wanted.items() if since is None}),
+                    asyncio.gather(
+                        *(self._recover(rings[name], since) for name, since in wanted.items() if since is not None)
+                    ),
+                )
         except (RealtimeError, TimeoutError) as error:
             self.release(wanted)
             raise FeedUnavailableError("attach", str(error) or "no answer in time") from error
         except BaseException:
             self.release(wanted)
             raise
-        return found
+        return [*joined, *recovered]
 
     def follow(self, channel: str, position: StreamPosition, follower: Follower) -> Ring | None:
         """Turn a held channel into a followed one; None: what came after ``position`` is lost already."""
@@ -193,30 +198,48 @@ class HubFeed:
         if ring.is_idle and self._rings.get(ring.channel) is ring:
             del self._rings[ring.channel]
 
-    async def _attach(self, ring: Ring, since: StreamPosition | None) -> Attachment:
+    async def _join(self, rings: Mapping[str, Ring]) -> list[Attachment]:
+        """Attach to channels from now on: from where the hub is, as this replica may lag behind it."""
+        if not rings:
+            return []
+        positions = await self._hub.positions(list(rings))
+        joined = []
+        for channel, ring in rings.items():
+            position = await self._aligned(ring, positions[channel])
+            # Another attachment may have begun this ring from a later answer; nothing is owed from before it.
+            joined.append(Attachment(channel, StreamPosition(position.epoch, max(position.offset, ring.floor))))
+        return joined
+
+    async def _recover(self, ring: Ring, since: StreamPosition) -> Attachment:
+        """Attach to a channel from a client's position, with what it missed; from now on if that is lost."""
         channel = ring.channel
-        known = ring.position
-        if known is not None:
-            if since is None:
-                return Attachment(channel, known)
-            if ring.covers(since):
-                return self._attachment(channel, known, ring.after(since.offset), recovered=True)
+        if not since.epoch:  # a client that never learnt the epoch is taken at its word
+            since = StreamPosition((await self._hub.positions([channel]))[channel].epoch, since.offset)
+        if ring.covers(since) and ring.position is not None:
+            return self._attachment(channel, ring.position, ring.after(since.offset), recovered=True)
         publications: tuple[Publication, ...] = ()
-        asked, recovered = since, since is not None
+        asked, recovered = since, True
         for _ in range(ATTACH_TRIES):
-            reply = await self._history(channel, asked)
-            if ring.epoch is not None and ring.epoch != reply.position.epoch:
-                # The stream began a new life that the feed has not seen yet.
-                await self._resync(ring)
-                return Attachment(channel, ring.position or reply.position)
-            ring.start(reply.position)
+            reply = await self._hub.history(channel, asked, self._settings.recovery_limit)
+            position = await self._aligned(ring, reply.position)
+            if position != reply.position:
+                return Attachment(channel, position)
             recovered = recovered and reply.recovered
-            publications += reply.publications if asked is not None else ()
-            if reply.position.offset >= ring.floor:
-                return self._attachment(channel, reply.position, publications if recovered else (), recovered)
-            # Another attachment started this ring from a later answer: fetch what lies between.
-            asked = reply.position
+            publications += reply.publications
+            if position.offset >= ring.floor:
+                return self._attachment(channel, position, publications if recovered else (), recovered)
+            # Another attachment began this ring from a later answer: fetch what lies between.
+            asked = position
         raise FeedUnavailableError("attach", f"a channel of kind {ring.kind} moves too fast")
+
+    async def _aligned(self, ring: Ring, position: StreamPosition) -> StreamPosition:
+        """Return the position to follow a ring from, given one that the hub has just named."""
+        if ring.epoch is not None and ring.epoch != position.epoch:
+            # The stream began a new life that the feed has not seen yet.
+            await self._resync(ring)
+            return ring.position or position
+        ring.start(position)
+        return position
 
     def _attachment(
         self, channel: str, position: StreamPosition, items: tuple[Publication, ...], recovered: bool
@@ -224,14 +247,6 @@ class HubFeed:
         if len(items) > self._settings.recovery_limit or _num_bytes(items) > self._settings.recovery_bytes:
             return Attachment(channel, position)
         return Attachment(channel, position, items, recovered)
-
-    async def _history(self, channel: str, since: StreamPosition | None) -> HistoryReply:
-        if since is None:
-            return await self._hub.history(channel, None, 1)
-        if not since.epoch:  # a client that never learnt the epoch is taken at its word
-            position = (await self._hub.positions([channel]))[channel]
-            since = StreamPosition(epoch=position.epoch, offset=since.offset)
-        return await self._hub.history(channel, since, self._settings.recovery_limit)
 
     async def _poll_forever(self) -> None:
         pause_s = 0.05

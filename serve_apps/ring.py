@@ -10,7 +10,7 @@ after chunk misses nothing.
 from bisect import bisect_right
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from realtime.publication import Priority, Publication, StreamPosition
 from serve_apps.frames import push_prefix, push_publication, unwrap
@@ -45,6 +45,14 @@ class Chunk:
     """Time at which its first publication was published, epoch milliseconds."""
 
 
+class _Item(NamedTuple):
+    line: bytes
+    data_bytes: int
+    priority: Priority
+    time_ms: int
+    arrived_s: float
+
+
 class ChannelRing(Generic[Follower]):
     """One channel's recent publications and the connections that follow it."""
 
@@ -65,7 +73,7 @@ class ChannelRing(Generic[Follower]):
         self._floor_is_guess = False
         # Two lists and a start, because a deque cannot be searched by halves.
         self._offsets: list[int] = []
-        self._items: list[tuple[Publication, bytes, float]] = []
+        self._items: list[_Item] = []
         self._start = 0
         self._chunks: dict[tuple[int, bool], Chunk] = {}
 
@@ -118,7 +126,7 @@ class ChannelRing(Generic[Follower]):
             return Append.DUPLICATE
         line = push_publication(self._prefix, publication)
         self._offsets.append(publication.offset)
-        self._items.append((publication, line, now_s))
+        self._items.append(_Item(line, len(publication.data), publication.priority, publication.time_ms, now_s))
         self.top = publication.offset
         self.num_bytes += len(line)
         self._chunks.clear()
@@ -131,7 +139,7 @@ class ChannelRing(Generic[Follower]):
 
         By arrival, not by the hub's time: another node's clock may be off by more than a ring's age.
         """
-        while len(self) and self._items[self._start][2] < than_s:
+        while len(self) and self._items[self._start].arrived_s < than_s:
             self._drop_oldest()
 
     def shrink(self, to_bytes: int) -> None:
@@ -145,7 +153,8 @@ class ChannelRing(Generic[Follower]):
 
     def after(self, offset: int) -> tuple[Publication, ...]:
         """Return the publications above ``offset``."""
-        return tuple(item for item, _, _ in self._items[self._index_after(offset) :])
+        first = self._index_after(offset)
+        return tuple(map(self._publication, self._offsets[first:], self._items[first:]))
 
     def has_after(self, offset: int) -> bool:
         """Tell whether there is anything to send to who has reached ``offset``."""
@@ -171,21 +180,26 @@ class ChannelRing(Generic[Follower]):
     def _join(self, first: int, unidirectional: bool) -> Chunk:
         lines: list[bytes] = []
         num_bytes = -1
-        for _, line, _ in self._items[first : first + self._settings.frame_lines]:
-            text = unwrap(line) if unidirectional else line
+        for item in self._items[first : first + self._settings.frame_lines]:
+            text = unwrap(item.line) if unidirectional else item.line
             if lines and num_bytes + len(text) + 1 > self._settings.frame_bytes:
                 break
             lines.append(text)
             num_bytes += len(text) + 1
         last_offset = self._offsets[first + len(lines) - 1]
-        return Chunk(b"\n".join(lines).decode(), num_bytes, len(lines), last_offset, self._items[first][0].time_ms)
+        return Chunk(b"\n".join(lines).decode(), num_bytes, len(lines), last_offset, self._items[first].time_ms)
+
+    def _publication(self, offset: int, item: "_Item") -> Publication:
+        # Cut out of its line: the payload is not kept twice.
+        data = item.line[len(self._prefix) : len(self._prefix) + item.data_bytes]
+        return Publication(self.channel, offset, data, item.priority, item.time_ms, self.epoch or "")
 
     def _index_after(self, offset: int) -> int:
         return bisect_right(self._offsets, offset, lo=self._start)
 
     def _drop_oldest(self) -> None:
         self.floor = self._offsets[self._start]
-        self.num_bytes -= len(self._items[self._start][1])
+        self.num_bytes -= len(self._items[self._start].line)
         self._start += 1
         self._floor_is_guess = False
         self._chunks.clear()

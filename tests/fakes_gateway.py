@@ -59,7 +59,8 @@ class LocalHub:
 
     async def positions(self, channels: Sequence[str]) -> dict[str, StreamPosition]:
         self._check("positions", 5.0)
-        return self.core.positions(channels)
+        positions: dict[str, StreamPosition] = await self._answer("positions", self.core.positions(channels))
+        return positions
 
     def _check(self, operation: str, timeout_s: float) -> None:
         if self.is_away:

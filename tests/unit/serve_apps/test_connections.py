@@ -219,6 +219,29 @@ async def test_drain_closes_all_with_3001_at_a_pace(register: Connections) -> No
     await late.until(lambda made: made.close_code is CloseCode.SHUTDOWN)
 
 
+async def test_newcomer_gets_no_backlog_of_a_lagging_replica(hub: LocalHub) -> None:
+    """From now on means from where the hub is, however far behind it the replica's feed may be."""
+    register = make(hub)
+    await connected(register, "first")
+    held = asyncio.Event()
+
+    async def wait(operation: str) -> None:
+        if operation == "poll":
+            await held.wait()
+
+    hub.before_answer = wait
+    await hub.publish([draft("noc:all", number) for number in range(1000)])
+    await asyncio.sleep(0.01)
+    _, late = await connected(register, "late")
+    held.set()
+    await hub.publish([draft("noc:all", "new")])
+
+    await late.until(lambda made: bool(made.publications("noc:all")))
+    await asyncio.sleep(0.05)
+    assert [item["data"] for item in late.publications("noc:all")] == ["new"]
+    await register.stop()
+
+
 async def test_hub_that_lost_everything_sends_clients_to_start_anew(register: Connections, hub: LocalHub) -> None:
     """A server-side subscription ends the connection with 3010."""
     _, transport = await connected(register)

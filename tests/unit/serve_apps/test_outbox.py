@@ -162,6 +162,15 @@ def test_unidirectional_lines_have_no_wrapper() -> None:
 class TestRing:
     """One channel on one replica."""
 
+    def test_publications_come_back_as_they_were(self) -> None:
+        """A recovery from the ring gives what the hub would give."""
+        added = [publication("run:a", offset, size=offset) for offset in range(1, 6)]
+        followed = ring("run:a")
+        for item in added:
+            followed.append(item, 0.0)
+
+        assert followed.after(2) == tuple(added[2:])
+
     def test_repetitions_and_other_epochs_are_told_apart(self) -> None:
         """The feed repeats what a history had; a new life of the stream must be read anew."""
         followed = ring("run:a", [1, 2])
