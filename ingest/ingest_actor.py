@@ -25,6 +25,7 @@ from realtime.messages import MessageType
 
 logger = logging.getLogger(__name__)
 
+READY_S = 10.0
 CALLS_AT_ONCE = 4
 """``status`` and ``ready`` must answer while another call waits."""
 
@@ -52,8 +53,12 @@ class IngestActor:
         self._service.start()
 
     def ready(self) -> bool:
-        """Return once the actor can be called; broker and stores may still be away."""
-        return True
+        """Return once the broker keeps messages for us, or False when it is away; ingest goes on trying.
+
+        What a broker accepts before anybody has subscribed it throws away, so whoever starts
+        devices waits for this.
+        """
+        return self._service.wait_subscribed(READY_S)
 
     def status(self) -> dict[str, Any] | None:
         """Return ``IngestStatus`` as a plain object, with the process id; None in the first second."""

@@ -139,7 +139,7 @@ class IngestService:
         self._stop = threading.Event()
         metrics.window_inflight_max.set(mqtt.window)
         self._observer = metrics.LaneMetrics()
-        self._received = metrics.received_counters()
+        self._received = metrics.ReceivedMetrics()
         self._seen: dict[DeviceKey, float] = {}
         self._seen_lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -219,6 +219,10 @@ class IngestService:
         self._inbox.start()
         self._presence.start()
 
+    def wait_subscribed(self, timeout_s: float) -> bool:
+        """Wait until the broker keeps messages for us; False when time ran out."""
+        return self._inbox.wait_subscribed(timeout_s)
+
     def stop(self, timeout_s: float = 10.0) -> None:
         """Stop in order: no new messages, then the lanes. What is not acknowledged stays with the broker."""
         self._inbox.stop()
@@ -249,7 +253,7 @@ class IngestService:
 
     def _route(self, delivery: Delivery) -> bool:
         kind = self._pipeline.topic_class(delivery)
-        self._received[kind].inc()
+        self._received.counts[kind] += 1
         queue = self._alert_queue if kind is TopicClass.ALERT else self._telemetry_queue
         return queue.put(delivery)
 
@@ -339,6 +343,7 @@ class IngestService:
         inbox = self._inbox.status()
         waiting_s = max(0.0, time.time() - inbox.oldest_received_at) if inbox.oldest_received_at else 0.0
         metrics.window_inflight.set(inbox.window)
+        self._received.publish()
         return IngestStatus(
             rate=round(rate, 1),
             window=inbox.window,

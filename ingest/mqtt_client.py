@@ -74,6 +74,8 @@ class MqttInbox:
         self._wake_writer.setblocking(False)
         self._problem: str | None = "not connected yet"
         self._is_connected = False
+        self._has_session = False
+        self._subscribed = threading.Event()
         self._overrun = False
         self._arrived = False
         self._turn_at_s = time.monotonic()
@@ -84,6 +86,10 @@ class MqttInbox:
         self._turn_at_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"mqtt-{self._subscription.client_id}", daemon=True)
         self._thread.start()
+
+    def wait_subscribed(self, timeout_s: float) -> bool:
+        """Wait for the first subscription; before it the broker keeps nothing for us. False when time ran out."""
+        return self._subscribed.wait(timeout_s)
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Disconnect; what is not acknowledged stays with the broker."""
@@ -162,9 +168,7 @@ class MqttInbox:
         client.on_connect = lambda _client, _data, flags, code, _properties: self._on_connect(
             client, flags, code, refusals
         )
-        client.on_subscribe = lambda _client, _data, _mid, codes, _properties: refusals.extend(
-            f"subscription refused: {code}" for code in codes if code.is_failure
-        )
+        client.on_subscribe = lambda _client, _data, _mid, codes, _properties: self._on_subscribe(codes, refusals)
         client.on_message = self._on_message
         connect(
             client,
@@ -252,9 +256,16 @@ class MqttInbox:
         # Always, session or not: a session may lack the filter (killed before the SUBACK, or an
         # older configuration), and asking again for what it has changes nothing.
         client.subscribe(self._subscription.topic_filter, qos=1)
+        self._has_session = bool(flags.session_present)
+
+    def _on_subscribe(self, codes: Sequence[Any], refusals: list[str]) -> None:
+        refusals.extend(f"subscription refused: {code}" for code in codes if code.is_failure)
+        if refusals:
+            return
         self._is_connected = True
         self._problem = None
-        self._observer.on_connected(session_present=bool(flags.session_present))
+        self._subscribed.set()
+        self._observer.on_connected(session_present=self._has_session)
         logger.info("MQTT %s connected to %s", self._subscription.client_id, self._address)
 
     def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:

@@ -122,7 +122,20 @@ class StateChange:
 
 def encode_reading(reading: Reading) -> bytes:
     """Return the form in which a reading lies in the telemetry stream."""
-    return orjson.dumps(reading)
+    # As a dict: orjson takes twice as long for a dataclass with slots.
+    return orjson.dumps(
+        {
+            "tenant": reading.tenant,
+            "device": reading.device,
+            "boot_id": reading.boot_id,
+            "seq": reading.seq,
+            "ts": reading.ts,
+            "values": reading.values,
+            "recorded_at": reading.recorded_at,
+            "received_at": reading.received_at,
+            "flags": reading.flags,
+        }
+    )
 
 
 def decode_reading(data: bytes) -> Reading:

@@ -2,15 +2,16 @@
 -- Both happen in one script, so neither a crash nor a second writer can come between them.
 --
 -- KEYS[1]     the stream
--- KEYS[2..]   bitmap chunks; chunk i of the arguments is KEYS[i + 1]
+-- KEYS[2..]   bitmap chunks; chunk i of the places is KEYS[i + 1]
 -- ARGV[1]     life of a chunk after its last use, in seconds
--- ARGV[2..]   per reading: chunk (0: the reading has no key, store it always), bit, data
+-- ARGV[2]     places: per reading its chunk (0: it has no key, store it always) and its bit, each 4 bytes, little-endian
+-- ARGV[3..]   the readings
 -- Returns the number of readings stored.
 local stored = 0
-for i = 2, #ARGV, 3 do
-  local chunk = tonumber(ARGV[i])
-  if chunk == 0 or redis.call('SETBIT', KEYS[chunk + 1], ARGV[i + 1], 1) == 0 then
-    redis.call('XADD', KEYS[1], '*', 'r', ARGV[i + 2])
+for i = 3, #ARGV do
+  local chunk, bit = struct.unpack('<I4I4', ARGV[2], (i - 3) * 8 + 1)
+  if chunk == 0 or redis.call('SETBIT', KEYS[chunk + 1], bit, 1) == 0 then
+    redis.call('XADD', KEYS[1], '*', 'r', ARGV[i])
     stored = stored + 1
   end
 end

@@ -32,7 +32,7 @@ def ingest_until_killed(settings: Settings) -> None:
         engine=open_engine(settings.database_url),
         stream=TelemetryStream.open(settings.redis_url),
         settings=IngestSettings(),
-        mqtt=MqttSettings(keepalive_s=2),
+        mqtt=MqttSettings(client_id=f"ingest-{settings.topic_root}", keepalive_s=2),
         on_alerts=die,
         on_tick=lambda _status: None,
     )

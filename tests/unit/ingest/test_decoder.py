@@ -154,17 +154,39 @@ def test_qos_0_is_flagged(decoder: Decoder) -> None:
     assert decoder.reading(TELEMETRY, telemetry(), NOW, qos=0).flags == (Flag.UNRELIABLE,)
 
 
-@pytest.mark.parametrize("text", ["a:b", "12:30:00", '":"', ":" * 50])
-def test_colons_in_texts_are_no_duplicate_keys(decoder: Decoder, text: str) -> None:
-    """The quick test for duplicate keys counts colons; those in texts must not count as keys."""
+@pytest.mark.parametrize("text", ["a:b", "12:30:00", '":"', '":' * 50, '\\":', "\\"])
+def test_what_looks_like_a_key_in_a_text_is_none(decoder: Decoder, text: str) -> None:
+    """The quick test for duplicate keys counts quotes; texts with quotes and colons must not count as keys."""
     assert decoder.alert(ALERT, alert(message=text), NOW).message == text
 
 
-def test_an_escaped_colon_is_no_duplicate_key(decoder: Decoder) -> None:
-    """A colon written as an escape is missing in the bytes and must not confuse the count."""
-    data = alert(message="X").replace(b'"X"', b'"a\\u003ab"')
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"values" :{"temp":1,"temp":2}}',
+        b'{"boot_id":"a\\u003ab","values":{"temp":1,"temp":2}}',
+        b'{"boot_id":"b","boot_id":null,"values":{"temp":1}}',
+        b'{"boot_id":null,"boot_id":"b","values":{"temp":1}}',
+        b'{"values":{"temp":1},"values":{"temp":1,"rpm":2}}',
+        b'{"values":{"a":1,"b":2,"c":3},"values":{"temp":1}}',
+        b'{"ts":null,"values":{"temp":1},"ts":"2026-09-21T14:13:20Z"}',
+    ],
+)
+def test_no_spelling_hides_a_duplicate_key(decoder: Decoder, payload: bytes) -> None:
+    """Spaces, escapes and values of other types do not balance the count."""
+    with pytest.raises(PayloadError, match="duplicate_key"):
+        decoder.reading(TELEMETRY, payload, NOW)
 
-    assert decoder.alert(ALERT, data, NOW).message == "a:b"
+
+def test_spaces_around_colons_are_no_duplicate_keys(decoder: Decoder) -> None:
+    """Nor are they a way past the test."""
+    spaced = b'{ "values" : { "temp" : 1 , "rpm" : 2 } }'
+
+    assert decoder.reading(TELEMETRY, spaced, NOW).values == {"temp": 1.0, "rpm": 2.0}
+    with pytest.raises(PayloadError, match="duplicate_key"):
+        decoder.reading(TELEMETRY, spaced.replace(b"rpm", b"temp"), NOW)
+    with pytest.raises(PayloadError, match="duplicate_key"):
+        decoder.reading(TELEMETRY, b'{"values":{"temp" :1},"values":{"temp":1}}', NOW)
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
