@@ -22,7 +22,7 @@ export class AlertsTable {
     Object.assign(this, { store, view, sparks, clock, onOpen, onAcknowledge });
     this.rows = byId("rows");
     this.grid = byId("grid");
-    this.spacer = h("div", { class: "spacer" });
+    this.spacer = h("div", { class: "spacer", role: "presentation" });
     this.message = h("div", { class: "empty" });
     this.rows.append(this.spacer, this.message);
     this._slots = new Map(); // alert id -> row

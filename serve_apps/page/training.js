@@ -115,7 +115,7 @@ export class Training {
     setAttr(node.bar, "aria-valuenow", Math.round(percent));
     setAttr(node.bar, "aria-label", `${name}, ${run.state}`);
     node.cancel.hidden = isOver;
-    node.cancel.disabled = !this.store.config?.may.cancel || Boolean(node.isCancelling);
+    node.cancel.disabled = !this.store.config?.may.cancel || Boolean(node.isCancelling) || Boolean(run.stopping);
     setText(node.message, this._sentence(run, isOver));
     setAttr(node.message, "data-kind", isOver && run.state !== "succeeded" ? "problem" : null);
     this._fillPlot(node, run, isOpen);
@@ -123,6 +123,7 @@ export class Training {
 
   /** What a person wants to know about the run in one line. */
   _sentence(run, isOver) {
+    if (run.stopping && !isOver) return `stopping: ${run.reason || "asked to"}`;
     if (run.state === "queued") return run.waits_for ? `waits for ${run.waits_for}` : "waits for its turn";
     const points = this.store.curves.get(run.id)?.points ?? [];
     if (!isOver) return [run.message, lossText(points)].filter(Boolean).join(" · ") || "starting the worker";
@@ -132,7 +133,7 @@ export class Training {
       const figures = ["holdout_loss", "accuracy"].filter((name) => Number.isFinite(result[name])).map((name) => `${name.replace("holdout_loss", "held-out loss")} ${num(result[name])}`);
       return [version && `model ${version}`, ...(figures.length ? figures : [lossText(points)])].filter(Boolean).join(" · ") || run.message || "done";
     }
-    return run.reason ?? run.message ?? "ended without a reason";
+    return run.reason || run.message || "ended without a reason";
   }
 
   _fillPlot(node, run, isOpen) {
