@@ -17,7 +17,7 @@ from realtime.broadcaster import get_broadcaster
 from training.datasets import read_dataset
 from training.evaluate import evaluate
 from training.loop import Progress, fit
-from training.recipe import build_networks, plan_batches, prepare_parts
+from training.recipe import set_up
 from training.run import connect_ray
 from training.settings import TrainSettings
 
@@ -31,16 +31,15 @@ def train_anomaly_detector(series: str, user_id: int | str) -> dict[str, object]
     broadcaster = get_broadcaster()
     broadcaster.broadcast_task_progress(user_id, NAME, 0.0)
     settings = TrainSettings(epochs=EPOCHS, max_windows=5000)
-    parts = prepare_parts(read_dataset(f"recorded:{series}", "", 0.0, 0.0), settings, torch.device("cpu"))
-    model, baseline = build_networks(settings, parts)
-    batches, _ = plan_batches(parts.train, settings, rank=0, world_size=1)
+    setup = set_up(read_dataset(f"recorded:{series}", "", 0.0, 0.0), settings, torch.device("cpu"))
 
     def tell(progress: Progress) -> None:
         done = 100.0 * progress.epoch / EPOCHS
         broadcaster.broadcast_task_progress(user_id, NAME, done, message=f"Epoch {progress.epoch}/{EPOCHS} complete")
 
-    fit(model, torch.optim.AdamW(model.parameters()), batches, epochs=EPOCHS, report=tell, start=Progress())
-    result = {"model_id": f"example/{series}", "accuracy": evaluate(model, baseline, *parts.holdout).accuracy}
+    fit(setup.model, setup.state.optimizer, setup.batches, epochs=EPOCHS, report=tell, start=Progress())
+    accuracy = evaluate(setup.model, setup.baseline, *setup.parts.holdout).accuracy
+    result = {"model_id": f"example/{series}", "accuracy": accuracy}
     broadcaster.broadcast_to_noc_dashboard("ml_training_complete", result, priority="normal")
     return result
 

@@ -38,6 +38,40 @@ class Parts:
     holdout: tuple[Tensor, Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A training that is ready to begin, or to be continued from a checkpoint."""
+
+    parts: Parts
+    model: ResidualForecaster
+    baseline: ResidualForecaster
+    """The same network, left at its closed form."""
+    state: TrainState
+    batches: Callable[[int], Iterator[Batch]]
+    steps: int
+    """Steps of an epoch, of each rank."""
+    epochs: int
+    """``TrainSettings.epochs``, or more for a small data set."""
+
+
+def set_up(
+    dataset: Dataset, settings: TrainSettings, device: torch.device, rank: int = 0, world_size: int = 1
+) -> Setup:
+    """Return everything that ``loop.fit`` needs.
+
+    Raises:
+        NotEnoughDataError: too few windows in one of the parts.
+    """
+    parts = prepare_parts(dataset, settings, device)
+    model, baseline = build_networks(settings, parts)
+    model.to(device)
+    baseline.to(device)
+    batches, steps = plan_batches(parts.train, settings, rank, world_size)
+    epochs = max(settings.epochs, math.ceil(settings.min_steps / steps))
+    state = new_state(model, settings, dataset.digest, epochs * steps, parts)
+    return Setup(parts, model, baseline, state, batches, steps, epochs)
+
+
 def prepare_parts(dataset: Dataset, settings: TrainSettings, device: torch.device) -> Parts:
     """Cut the data set into its three parts and standardise every window.
 

@@ -7,7 +7,6 @@ continues from the last checkpoint on the very same readings.
 """
 
 import logging
-import math
 import os
 import tempfile
 import time
@@ -36,8 +35,9 @@ from training.datasets import Dataset, load_snapshot
 from training.errors import SoftLimitReachedError
 from training.evaluate import evaluate, mean_loss
 from training.loop import Progress, fit
+from training.manifest import Manifest
 from training.models.forecaster import ResidualForecaster
-from training.recipe import Parts, build_networks, copy_weights, last_forecast, new_state, plan_batches, prepare_parts
+from training.recipe import Setup, copy_weights, last_forecast, set_up
 from training.reporter import LiveReporter, Reporter, SilentReporter
 from training.settings import TrainSettings
 from training.storage import Storage
@@ -107,79 +107,75 @@ def train_anomaly_detector(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(task: TrainTask, rank: int, world_size: int, device: torch.device, reporter: Reporter) -> dict[str, Any]:
-    settings, storage = task.settings, Storage(task.storage_url)
+    storage = Storage(task.storage_url)
     reporter.progress(bar.LOADING, "loading the data", is_milestone=True)
     dataset = load_snapshot(task.dataset_digest, storage)
-    parts = prepare_parts(dataset, settings, device)
     reporter.progress(bar.SOLVING, "solving the autoregression", is_milestone=True)
-    model, baseline = build_networks(settings, parts)
-    model.to(device)
-    baseline.to(device)
-    batches, steps = plan_batches(parts.train, settings, rank, world_size)
-    epochs = max(settings.epochs, math.ceil(settings.min_steps / steps))
-    state = new_state(model, settings, dataset.digest, epochs * steps, parts)
+    setup = set_up(dataset, task.settings, device, rank, world_size)
+    _restore(setup.state, task.run_id)
+    reporter.progress(bar.FITTING, f"training {setup.epochs} epochs", is_milestone=True)
+    _fit(task, setup, rank, world_size, device, reporter)
+    if setup.state.progress.epoch < setup.epochs:
+        stopped = SoftLimitReachedError(task.run_id, setup.state.progress.epoch, setup.epochs)
+        return {"state": RunState.TIMED_OUT, "reason": str(stopped), "result": {"epoch": stopped.epoch}}
+    if rank != 0:
+        return {}
+    setup.model.load_state_dict(setup.state.best)
+    return _complete(task, setup, dataset, reporter, storage)
+
+
+def _restore(state: TrainState, run_id: str) -> None:
     checkpoint = train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             load_checkpoint(state, Path(folder))
-        logger.info("run %s goes on after epoch %d", task.run_id, state.progress.epoch)
+        logger.info("run %s goes on after epoch %d", run_id, state.progress.epoch)
 
-    progress_bar = TrainingBar(reporter, epochs, steps, world_size, state)
-    saver = _Saver(state, settings.checkpoint_interval_s, epochs, rank)
+
+def _fit(task: TrainTask, setup: Setup, rank: int, world_size: int, device: torch.device, reporter: Reporter) -> None:
+    """Train to the end or to the soft limit; either way the last step has a checkpoint."""
+    state = setup.state
+    progress_bar = TrainingBar(reporter, setup.epochs, setup.steps, world_size, state)
+    saver = _Saver(state, task.settings.checkpoint_interval_s, setup.epochs, rank)
 
     def after_epoch(progress: Progress) -> None:
         state.progress = progress
-        loss = mean_loss(model, *parts.validation)
+        loss = mean_loss(setup.model, *setup.parts.validation)
         if loss < state.best_loss:
-            state.best, state.best_loss, state.best_epoch = copy_weights(model), loss, progress.epoch
+            state.best, state.best_loss, state.best_epoch = copy_weights(setup.model), loss, progress.epoch
         saver.after_epoch(loss)
         progress_bar.after_epoch(progress, loss)
 
-    module: nn.Module = model
+    module: nn.Module = setup.model
     if world_size > 1:
         # Without find_unused_parameters DDP regroups its buckets after the first step, and a
         # restarted training of three or more workers would sum gradients in another order.
-        module = DistributedDataParallel(model, find_unused_parameters=True)
-    reporter.progress(bar.FITTING, f"training {epochs} epochs", is_milestone=True)
+        module = DistributedDataParallel(setup.model, find_unused_parameters=True)
     state.progress = fit(
         module,
         state.optimizer,
-        batches,
-        epochs=epochs,
+        setup.batches,
+        epochs=setup.epochs,
         report=after_epoch,
         start=state.progress,
         scheduler=state.scheduler,
-        clip_norm=settings.clip_norm,
+        clip_norm=task.settings.clip_norm,
         should_stop=_stop_condition(task.soft_deadline_s, world_size, device),
         tick=progress_bar.tick,
     )
-    if state.progress.epoch < epochs:
+    if state.progress.epoch < setup.epochs:
         saver.save(None)
-        stopped = SoftLimitReachedError(task.run_id, state.progress.epoch, epochs)
-        return {"state": RunState.TIMED_OUT, "reason": str(stopped), "result": {"epoch": state.progress.epoch}}
-    if rank != 0:
-        return {}
-    model.load_state_dict(state.best)
-    return _complete(task, model, baseline, parts, dataset, state, reporter, storage)
 
 
-def _complete(
-    task: TrainTask,
-    model: ResidualForecaster,
-    baseline: ResidualForecaster,
-    parts: Parts,
-    dataset: Dataset,
-    state: TrainState,
-    reporter: Reporter,
-    storage: Storage,
-) -> dict[str, Any]:
+def _complete(task: TrainTask, setup: Setup, dataset: Dataset, reporter: Reporter, storage: Storage) -> dict[str, Any]:
+    """Judge, register and promote what was trained, and tell everybody."""
     reporter.progress(bar.FITTED, "judging the held-out part", is_milestone=True)
-    evaluation = evaluate(model, baseline, *parts.holdout)
+    evaluation = evaluate(setup.model, setup.baseline, *setup.parts.holdout)
     figures = evaluation.to_json()
     held_out = {"holdout_loss": figures["loss"], "skill_vs_ar": figures["skill_vs_ar"]}
     reporter.progress(bar.EVALUATED, f"held-out loss {evaluation.loss:.4f}", held_out, is_milestone=True)
     manifest, uri = completion.register(
-        model,
+        setup.model,
         evaluation,
         storage=storage,
         dataset=dataset,
@@ -188,15 +184,9 @@ def _complete(
         user_id=task.user_id,
     )
     reporter.progress(bar.REGISTERED, f"registered {manifest.version}", held_out, is_milestone=True)
-    revision = 0
-    if task.promotes:
-        engine = open_engine(Settings.load().database_url)
-        try:
-            revision = completion.go_live(engine, manifest, uri)
-        finally:
-            engine.dispose()
+    revision = _promote(manifest, uri) if task.promotes else 0
     if task.run_id:
-        completion.announce(get_broadcaster(), manifest, _sample(model, dataset, task.settings), revision)
+        completion.announce(get_broadcaster(), manifest, _sample(setup.model, dataset, task.settings), revision)
     message = f"{manifest.model_id} is {'live' if task.promotes else 'registered'}"
     reporter.progress(bar.DONE, message, held_out | {"model_id": manifest.model_id}, is_milestone=True)
     return {
@@ -210,12 +200,20 @@ def _complete(
             "accuracy": figures["accuracy"],
             "holdout_loss": figures["loss"],
             "metrics": figures,
-            "best_epoch": state.best_epoch,
-            "epochs": state.progress.epoch,
-            "fit_s": round(state.progress.elapsed_s, 3),
+            "best_epoch": setup.state.best_epoch,
+            "epochs": setup.state.progress.epoch,
+            "fit_s": round(setup.state.progress.elapsed_s, 3),
             "champion_revision": revision,
         },
     }
+
+
+def _promote(manifest: Manifest, uri: str) -> int:
+    engine = open_engine(Settings.load().database_url)
+    try:
+        return completion.go_live(engine, manifest, uri)
+    finally:
+        engine.dispose()
 
 
 def _sample(model: ResidualForecaster, dataset: Dataset, settings: TrainSettings) -> completion.Sample:

@@ -268,6 +268,16 @@ def test_the_shell_command_follows_its_run_and_ctrl_c_cancels_it(floor: Floor) -
     assert rest[-1]["state"] == "cancelled"
     assert floor.queue.get(run["id"]).state is RunState.CANCELLED
     assert eventually(lane_is_free)
+    shown = subprocess.run(
+        [sys.executable, "-m", "training", "show", run["id"], "--json"],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert json.loads(shown.stdout) == rest[-1]
 
 
 def test_the_first_example_moves_a_bar_and_tells_the_noc(floor: Floor) -> None:

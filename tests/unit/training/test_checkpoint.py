@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from tests.unit.training.conftest import make_dataset
-from training.checkpoint import NUMBERS, TENSORS, TrainState, load_checkpoint, save_checkpoint
+from training.checkpoint import NUMBERS, TENSORS, load_checkpoint, save_checkpoint
 from training.datasets import Dataset
 from training.errors import CheckpointError
 from training.evaluate import mean_loss
 from training.loop import Progress, fit
-from training.recipe import build_networks, copy_weights, new_state, plan_batches, prepare_parts
+from training.recipe import copy_weights, set_up
 from training.settings import TrainSettings
 
 CPU = torch.device("cpu")
@@ -23,13 +23,9 @@ class Training:
     """A whole training without Ray, as ``train_fn`` puts it together."""
 
     def __init__(self, dataset: Dataset, settings: TrainSettings) -> None:
-        self.settings = settings
-        self.parts = prepare_parts(dataset, settings, CPU)
-        self.model, _ = build_networks(settings, self.parts)
-        self.batches, self.steps = plan_batches(self.parts.train, settings, 0, 1)
-        self.state: TrainState = new_state(
-            self.model, settings, dataset.digest, settings.epochs * self.steps, self.parts
-        )
+        setup = set_up(dataset, settings, CPU)
+        self.model, self.state, self.batches, self.parts = setup.model, setup.state, setup.batches, setup.parts
+        self.epochs = setup.epochs
         self.losses: list[float] = []
 
     def run(self, stop_after: int | None = None) -> None:
@@ -38,7 +34,7 @@ class Training:
             self.model,
             self.state.optimizer,
             self.batches,
-            epochs=self.settings.epochs,
+            epochs=self.epochs,
             report=self._after_epoch,
             start=self.state.progress,
             scheduler=self.state.scheduler,

@@ -5,7 +5,7 @@ import torch
 from training.datasets import Dataset, read_dataset
 from training.evaluate import evaluate, forecast, mean_loss
 from training.loop import Progress, fit
-from training.recipe import build_networks, last_forecast, new_state, plan_batches, prepare_parts
+from training.recipe import build_networks, last_forecast, plan_batches, prepare_parts, set_up
 from training.settings import TrainSettings
 
 CPU = torch.device("cpu")
@@ -26,22 +26,19 @@ def test_a_short_training_on_a_shipped_series_beats_the_autoregression() -> None
     """On readings that neither of them saw. The measured figures stand in the ADR."""
     settings = TrainSettings(epochs=2, min_steps=0, max_windows=5000)
     dataset = read_dataset("recorded:nyc_taxi", "file:///nowhere", 1.0, 0.0)
-    parts = prepare_parts(dataset, settings, CPU)
-    model, baseline = build_networks(settings, parts)
-    batches, steps = plan_batches(parts.train, settings, 0, 1)
-    state = new_state(model, settings, dataset.digest, 2 * steps, parts)
+    setup = set_up(dataset, settings, CPU)
     fit(
-        model,
-        state.optimizer,
-        batches,
+        setup.model,
+        setup.state.optimizer,
+        setup.batches,
         epochs=2,
         report=lambda _progress: None,
         start=Progress(),
-        scheduler=state.scheduler,
+        scheduler=setup.state.scheduler,
     )
-    found = evaluate(model, baseline, *parts.holdout)
+    found = evaluate(setup.model, setup.baseline, *setup.parts.holdout)
 
-    assert mean_loss(model, *parts.validation) < state.best_loss
+    assert mean_loss(setup.model, *setup.parts.validation) < setup.state.best_loss
     assert found.loss < found.ar_loss
     assert found.skill_vs_ar > 0.02
     assert 0.0 <= found.accuracy <= 1.0
