@@ -88,6 +88,9 @@ def ray_head_env(ports: FloorPorts, folder: Path, max_files: int) -> dict[str, s
         # No idle worker per CPU: actors are started when they are asked for.
         "RAY_enable_worker_prestart": "0",
         "RAY_prestart_worker_first_driver": "0",
+        # Ray runs its workers at nice 15; here they are the gateway, ingest and detection, which any
+        # compiler on the machine would then starve. Training makes itself nice.
+        "RAY_worker_niceness": "0",
         # Ends at once on SIGTERM instead of draining the only node for 30 s.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
