@@ -26,6 +26,7 @@ from cluster.runs import Lease, Run, RunRequest, RunState
 from cluster.settings import Settings, load_section
 from training.datasets import read_dataset, save_snapshot, split_windows
 from training.errors import HyperparameterError, UnknownModelTypeError
+from training.retention import RetentionSettings, prune
 from training.settings import PRESETS, TrainSettings, with_hyperparameters
 from training.storage import Storage
 from training.terminal import Display, Watching
@@ -154,6 +155,7 @@ def _drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
     dataset = read_dataset(order.dataset_id, storage.url, settings.history_s, time.time())
     split_windows(dataset, settings)  # too little data is said now, not after ten seconds of starting workers
     save_snapshot(dataset, storage)
+    prune(storage, load_section(RetentionSettings), keep_run=run.id, keep_dataset=dataset.digest)
 
     from training import trainer  # torch and Ray Train: only a driver that has its lease waits for them
     from training.train_fn import TrainTask

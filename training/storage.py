@@ -32,6 +32,20 @@ class Storage:
         found = self._fs.get_file_info(fs.FileSelector(self._full(path), allow_not_found=True))
         return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
+    def by_age(self, path: str) -> list[str]:
+        """Return the names of the files and folders directly under ``path``, the longest unchanged first."""
+        found = self._fs.get_file_info(fs.FileSelector(self._full(path), allow_not_found=True))
+        # An object store's folders have no time of their own; among them the name decides.
+        return [info.base_name for info in sorted(found, key=lambda info: (info.mtime_ns or 0, info.base_name))]
+
+    def delete(self, path: str) -> None:
+        """Delete a file or a whole folder; nothing happens when it does not exist."""
+        kind = self._fs.get_file_info(self._full(path)).type
+        if kind == fs.FileType.Directory:
+            self._fs.delete_dir(self._full(path))
+        elif kind == fs.FileType.File:
+            self._fs.delete_file(self._full(path))
+
     def read(self, path: str) -> bytes:
         """Return the whole file.
 

@@ -21,6 +21,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer  # what ray.train.torc
 from cluster.lanes import get_route
 from training.errors import HyperparameterError, TrainingError, WorkersDidNotStartError, WorkersFailedError
 from training.lone_worker import LoneWorkerConfig
+from training.retention import RUNS
 from training.settings import TrainSettings
 from training.train_fn import TrainTask, train_anomaly_detector
 
@@ -36,7 +37,7 @@ ENVIRONMENT = {
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "300",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
-RUNS_FOLDER = "runs"
+
 CHECKPOINTS_KEPT = 2
 
 
@@ -98,7 +99,7 @@ def build_trainer(task: TrainTask, cluster_resources: Mapping[str, float]) -> To
         scaling_config=scaling(settings, cluster_resources),
         run_config=RunConfig(
             name=task.run_id or "local",
-            storage_path=f"{task.storage_url.rstrip('/')}/{RUNS_FOLDER}",
+            storage_path=f"{task.storage_url.rstrip('/')}/{RUNS}",
             # A controller that cannot get its workers would otherwise ask again without end.
             failure_config=FailureConfig(max_failures=settings.max_failures, controller_failure_limit=0),
             checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
