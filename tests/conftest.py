@@ -22,11 +22,19 @@ for _name in [name for name in os.environ if name.startswith("WATCHFLOOR_")]:
 import shutil  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 from cluster.embedded import Credentials, EmbeddedService, EmbeddedSettings, mqtt_service, redis_service  # noqa: E402
 from cluster.ports import free_port  # noqa: E402
 from tests.floors import Floor, watchfloor  # noqa: E402
+
+# A fresh checkout builds Hypothesis' table of characters at the first draw, and a busy machine is slow at any
+# draw: neither says anything about the code under test.
+hypothesis.settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any-machine")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
