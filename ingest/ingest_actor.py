@@ -73,7 +73,10 @@ class IngestActor:
 
     def _report(self, status: IngestStatus) -> None:
         data = dataclasses.asdict(status)
-        self._broadcaster.publish(names.CHANNEL_NOC, MessageType.INGEST_STATUS, data, priority="progress")
+        # Latest-only: once a second, they would push the alerts out of the channel's history.
+        self._broadcaster.publish(
+            names.CHANNEL_NOC, MessageType.INGEST_STATUS, data, priority="progress", coalesce_key=names.INGEST
+        )
         is_blocked = bool(status.blocked)
         if is_blocked != self._was_blocked:
             self._was_blocked = is_blocked

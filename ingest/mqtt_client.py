@@ -113,7 +113,9 @@ class MqttInbox:
         silent_s = time.monotonic() - self._turn_at_s
         if (self._thread.is_alive() and silent_s < STUCK_S) or self._stop.is_set():
             return
-        logger.error("MQTT thread of %s made no turn for %.0f s: replacing it", self._subscription.client_id, silent_s)
+        logger.error(
+            "MQTT thread of %s ended, or hangs since %.0f s: replacing it", self._subscription.client_id, silent_s
+        )
         self.start()
 
     def status(self) -> InboxStatus:

@@ -97,6 +97,7 @@ class Broadcaster(BroadcastCalls):
         data: Mapping[str, Any],
         priority: str = Priority.NORMAL,
         key: str | None = None,
+        coalesce_key: str | None = None,
     ) -> bool:
         """Send a message to one channel; False if it was dropped at once.
 
@@ -106,8 +107,9 @@ class Broadcaster(BroadcastCalls):
             data: what JSON can say.
             priority: decides what is dropped first when the buffer is full.
             key: idempotency key; the hub publishes a channel and key once.
+            coalesce_key: latest-only; a newer message of the same channel and key replaces this one.
         """
-        return self._broadcast(Message(lambda: [channel], message_type, data, priority, key))
+        return self._broadcast(Message(lambda: [channel], message_type, data, priority, key, coalesce_key))
 
     async def apublish(
         self,
@@ -116,9 +118,10 @@ class Broadcaster(BroadcastCalls):
         data: Mapping[str, Any],
         priority: str = Priority.NORMAL,
         key: str | None = None,
+        coalesce_key: str | None = None,
     ) -> bool:
         """``publish`` for event loops."""
-        return await self._abroadcast(Message(lambda: [channel], message_type, data, priority, key))
+        return await self._abroadcast(Message(lambda: [channel], message_type, data, priority, key, coalesce_key))
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything taken so far was confirmed or dropped; False if time ran out.

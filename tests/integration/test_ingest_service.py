@@ -343,3 +343,33 @@ def test_a_broker_that_is_not_there_is_named(make_ingest: MakeIngest, tmp_path: 
 def _online(directory: DeviceDirectory, device: str) -> bool | None:
     row = directory.get("demo", device)
     return row.online if row is not None else None
+
+
+# The thread is meant to end with an exception that nobody caught.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_network_thread_that_dies_is_replaced(
+    mqtt_url: str, make_ingest: MakeIngest, make_device: Callable[..., CountingDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception on paho's path is a lost connection; even a thread that is gone comes back, and nothing is lost."""
+    ingest = make_ingest(mqtt_url)
+    ingest.start()
+    device = make_device(ingest)
+    assert ingest.service is not None
+    inbox = ingest.service._inbox
+    whole_turn = inbox._turn
+    faults = iter([RuntimeError("a bug"), SystemExit("the thread ends")])
+
+    def faulty_turn(client: object) -> object:
+        fault = next(faults, None)
+        if fault is not None:
+            raise fault
+        return whole_turn(client)  # type: ignore[arg-type]
+
+    first = inbox._thread
+    monkeypatch.setattr(inbox, "_turn", faulty_turn)
+    device.send_for(2.0, per_second=100)
+    assert device.wait_all_acknowledged()
+
+    assert eventually(lambda: sorted(ingest.stored_keys()) == sorted(device.acknowledged()), 30.0)
+    assert inbox._thread is not first
+    assert inbox.status().epoch == 2, "the second fault came before the broker answered"
