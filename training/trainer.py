@@ -19,6 +19,8 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 from ray.train.v2.torch.torch_trainer import TorchTrainer  # what ray.train.torch gives, with its types
 
 from cluster.lanes import get_route
+from cluster.run_queue import RunQueueSettings
+from cluster.settings import load_section
 from training.errors import HyperparameterError, TrainingError, WorkersDidNotStartError, WorkersFailedError
 from training.lone_worker import LoneWorkerConfig
 from training.retention import RUNS
@@ -26,13 +28,9 @@ from training.settings import TrainSettings
 from training.train_fn import TrainTask, train_anomaly_detector
 
 TASK = "train_model"
-START_TIMEOUT_S = 60.0
-"""A worker group that has not started by then fails the run."""
-
 ENVIRONMENT = {
     # ``report`` returns at the controller's next poll: 2 s by default, for every checkpoint.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{START_TIMEOUT_S:g}",
     # Without it, ranks that wait for a lost one wait for ever.
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "300",
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -88,6 +86,7 @@ def build_trainer(task: TrainTask, cluster_resources: Mapping[str, float]) -> To
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", f"{start_timeout_s():g}")
     settings = task.settings
     if settings.num_workers <= 1:
         # One worker has no collective that a preemption could leave hanging; one process less.
@@ -134,13 +133,18 @@ def explain(error: TrainingFailedError) -> TrainingError:
     if isinstance(error, ControllerError):
         failure = error.controller_failure
         if isinstance(failure, WorkerGroupStartupTimeoutError | WorkerGroupStartupFailedError):
-            return WorkersDidNotStartError(START_TIMEOUT_S, missing_resources())
+            return WorkersDidNotStartError(start_timeout_s(), missing_resources())
         return WorkersFailedError(_first_line(failure))
     if isinstance(error, WorkerGroupError):
         rank, failure = min(error.worker_failures.items())
         cause = getattr(failure, "_base_exc", failure)
         return WorkersFailedError(f"worker {rank}: {type(cause).__name__}: {_first_line(cause)}")
     return WorkersFailedError(_first_line(error))
+
+
+def start_timeout_s() -> float:
+    """Return how long a worker group may take to start: the queue's own limit, so that the two agree."""
+    return load_section(RunQueueSettings).start_timeout_s
 
 
 def missing_resources() -> str:
