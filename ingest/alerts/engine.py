@@ -172,7 +172,8 @@ class AlertEngine:
             and not is_by_another_model(alert, sighting)
         ):
             change = seen_again(alert, sighting)
-            return ledger.add(change, recorded_at=now, reading_key=report.reading_key, evidence=report.evidence)
+            evidence = _evidence_of(report, change.after)
+            return ledger.add(change, recorded_at=now, reading_key=report.reading_key, evidence=evidence)
         if alert is not None and alert.condition is not Condition.CLEARED:
             reason = f"not repeated for {self._settings.reopen_window_s:g} s"
             ended = cleared(alert, alert.last_seen_at, "watchfloor", reason)
@@ -195,7 +196,8 @@ class AlertEngine:
             change = seen_again(alert, report.sighting)
         if change is None:
             return None
-        return ledger.add(change, recorded_at=now, reading_key=report.reading_key, evidence=report.evidence)
+        evidence = _evidence_of(report, change.after)
+        return ledger.add(change, recorded_at=now, reading_key=report.reading_key, evidence=evidence)
 
 
 def in_ledger(engine: Engine, connection: Connection | None, step: Step) -> list[EventRef]:
@@ -227,6 +229,16 @@ def fingerprint(tenant: str, kind: SourceKind, rule: str, device_id: str, metric
     """Return the name of a problem: the same in every process and for every model version."""
     text = "|".join((tenant, kind.value, rule, device_id, metric or ""))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _evidence_of(report: _Report, alert: Alert) -> Evidence | None:
+    """Return the report's evidence if the reading that the alert shows is in it; None keeps what the alert has.
+
+    A later, smaller episode of the same occurrence must not leave figures beside a chart they are not in.
+    """
+    if report.evidence is None or not any(score == alert.score for _, _, score, _ in report.evidence.points):
+        return None
+    return report.evidence
 
 
 def _device_report(alert: DeviceAlert) -> _Report:

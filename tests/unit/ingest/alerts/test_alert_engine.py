@@ -118,6 +118,21 @@ def test_a_detector_alert_grows_and_clears(alert_engine: AlertEngine, store: Ale
     assert (detail.alert.score, detail.alert.cleared_at) == (12.0, START_S + 99)
 
 
+def test_the_evidence_stays_with_the_reading_that_the_alert_shows(alert_engine: AlertEngine, store: AlertStore) -> None:
+    """A smaller episode leaves value, score and chart of the rarest one; a rarer one replaces all of them."""
+    (ref,) = alert_engine.raise_detector_alerts([decision(Change.RAISE, 1, score=12.0)])
+    alert_engine.raise_detector_alerts([decision(Change.CLEAR, 2, ts=START_S + 1, score=1.0)])
+    alert_engine.raise_detector_alerts([decision(Change.RAISE, 3, ts=START_S + 2, score=8.0)])
+    smaller = store.get(ref.alert_id)
+    alert_engine.raise_detector_alerts([decision(Change.UPDATE, 4, ts=START_S + 3, score=15.0)])
+    rarer = store.get(ref.alert_id)
+
+    assert smaller.evidence is not None
+    assert rarer.evidence is not None
+    assert (smaller.alert.score, smaller.evidence["points"][-1][2]) == (12.0, 12.0)
+    assert (rarer.alert.score, rarer.evidence["points"][-1][2]) == (15.0, 15.0)
+
+
 def test_another_model_version_raises_an_alert_of_its_own(alert_engine: AlertEngine, store: AlertStore) -> None:
     """The same version that sees an ended problem again reopens it; a new one begins an occurrence under its name."""
     alert_engine.raise_detector_alerts([decision(Change.RAISE, 1), decision(Change.CLEAR, 2, ts=START_S + 1)])
