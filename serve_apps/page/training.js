@@ -124,7 +124,7 @@ export class Training {
   /** What a person wants to know about the run in one line. */
   _sentence(run, isOver) {
     if (run.stopping && !isOver) return `stopping: ${run.reason || "asked to"}`;
-    if (run.state === "queued") return run.waits_for ? `waits for ${run.waits_for}` : "waits for its turn";
+    if (run.state === "queued") return run.waits_for || "waits for its turn";
     const points = this.store.curves.get(run.id)?.points ?? [];
     if (!isOver) return [run.message, lossText(points)].filter(Boolean).join(" · ") || "starting the worker";
     if (run.state === "succeeded") {
