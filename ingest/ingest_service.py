@@ -51,7 +51,7 @@ class IngestSettings:
     """Readings stored together."""
     telemetry_batch_bytes: int = 4 * 1024 * 1024
     """Payload bytes stored together."""
-    telemetry_linger_s: float = 0.01
+    telemetry_linger_s: float = 0.02
     """How long a batch of readings waits for more, in seconds; alerts never wait."""
     alert_batch: int = 256
     """Alerts committed together when so many are there at once."""
