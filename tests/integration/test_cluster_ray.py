@@ -213,7 +213,7 @@ class TestTasks:
         handle.cancel()
 
         with pytest.raises(TaskCancelledError):
-            handle.result(30)
+            handle.result(90)
 
     async def test_results_can_be_awaited(self, head: LocalRay) -> None:
         """On an event loop."""
