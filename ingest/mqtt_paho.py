@@ -74,6 +74,4 @@ def connect(
     properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.ReceiveMaximum = window
     properties.SessionExpiryInterval = session_expiry_s if has_session else 0
-    connect_now(
-        address.host, address.port, keepalive=keepalive_s, clean_start=not has_session, properties=properties
-    )
+    connect_now(address.host, address.port, keepalive=keepalive_s, clean_start=not has_session, properties=properties)
