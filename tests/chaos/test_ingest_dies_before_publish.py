@@ -28,7 +28,6 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.mqtt,
     pytest.mark.redis,
-    pytest.mark.chaos,
     pytest.mark.timeout(300),
 ]
 

@@ -22,7 +22,6 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.mqtt,
     pytest.mark.redis,
-    pytest.mark.chaos,
     pytest.mark.timeout(180),
 ]
 
