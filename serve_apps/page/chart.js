@@ -63,7 +63,7 @@ export function evidenceChart(evidence, alert, width) {
   return withReadout(chart, points, x, bottom, at, width);
 }
 
-/** Loss of a run: training and held-out, epochs from left to right. */
+/** Loss of a run on what it trains and on what it validates with, epochs from left to right. */
 export function lossChart(points, width, height = 150) {
   const plot = { top: 12, bottom: height - 22 };
   const right = 74; // room for the lines' own labels
@@ -78,7 +78,7 @@ export function lossChart(points, width, height = 150) {
     chart.append(svg("text", { class: "tick", x: x(tick), y: height - 6, "text-anchor": "middle" }, num(tick)));
   }
   chart.append(svg("text", { class: "tick", x: width - right + 8, y: height - 6 }, "epoch"));
-  const ends = [["loss", "loss-line", "train"], ["val", "val-line", "held out"]].flatMap(([key, name, title]) => {
+  const ends = [["loss", "loss-line", "train"], ["val", "val-line", "validation"]].flatMap(([key, name, title]) => {
     const known = points.filter((p) => Number.isFinite(p[key]));
     if (!known.length) return [];
     chart.append(line(known, (p) => x(p.x), (p) => y.y(p[key]), (p) => p[key], name));
@@ -101,11 +101,11 @@ export function lossChart(points, width, height = 150) {
   return chart;
 }
 
-/** "loss 0.031, held out 0.044" of the newest points that have them. */
+/** "loss 0.031, validation loss 0.044" of the newest points that have them. */
 export function lossText(points) {
   const loss = points.findLast((p) => Number.isFinite(p.loss));
   const val = points.findLast((p) => Number.isFinite(p.val));
-  return [loss && `loss ${num(loss.loss)}`, val && `held-out loss ${num(val.val)}`].filter(Boolean).join(", ");
+  return [loss && `loss ${num(loss.loss)}`, val && `validation loss ${num(val.val)}`].filter(Boolean).join(", ");
 }
 
 /** Round values from `low` to `high`, about `wanted` of them. */
