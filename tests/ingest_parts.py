@@ -42,6 +42,14 @@ def eventually(check: Callable[[], bool], within_s: float = 20.0, every_s: float
     return check()
 
 
+def is_stopped(thread: Path) -> bool:
+    """Whether a thread, a folder of ``/proc``, is held by SIGSTOP or gone (proc(5), field 3 of ``stat``)."""
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return True
+
+
 class StoppableService:
     """A real service that a test kills and starts again on the same port and data."""
 
@@ -65,9 +73,12 @@ class StoppableService:
         self._child.wait(5.0)
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open and nothing answers."""
+        """SIGSTOP: connections stay open and nothing answers once this has returned."""
         assert self._child is not None
         send(self._child.identity, signal.SIGSTOP)
+        # The signal stops each thread when that thread is next scheduled, so one may answer after kill() returned.
+        threads = list(Path(f"/proc/{self._child.identity.pid}/task").iterdir())
+        assert eventually(lambda: all(is_stopped(thread) for thread in threads)), "the service did not stop"
 
     def resume(self) -> None:
         """SIGCONT."""

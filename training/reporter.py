@@ -17,7 +17,7 @@ from realtime.broadcaster import Broadcaster, get_broadcaster
 
 logger = logging.getLogger(__name__)
 
-MIN_INTERVAL_S = 0.2
+MIN_INTERVAL_S = 0.1
 """Least time between two values of the bar; a small data set has epochs of a few milliseconds."""
 QUEUE_INTERVAL_S = 1.0
 """Least time between two writes of the run's row: each one is a commit."""

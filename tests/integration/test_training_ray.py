@@ -38,7 +38,7 @@ from training.tasks import evaluate_model, train_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
-QUICK = {"epochs": 6, "max_windows": 2000, "min_steps": 0}
+QUICK = {"epochs": 40, "max_windows": 2000, "min_steps": 0}
 ROOT = Path(__file__).resolve().parents[2]
 
 

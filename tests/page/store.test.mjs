@@ -60,7 +60,7 @@ test("a run's bar never goes back, and each value is one point of its curve", ()
   store.mergeRun({ id: "r", state: "running", progress: 10, version: 3 });
   assert.equal(store.runs.get("r").progress, 30);
   assert.deepEqual(store.curves.get("r").points.map((point) => point.x), [1, 2, 3]);
-  assert.equal(lossText(store.curves.get("r").points), "loss 0.3333, held-out loss 0.6667");
+  assert.equal(lossText(store.curves.get("r").points), "loss 0.3333, validation loss 0.6667");
 });
 
 test("progress that comes after the end does not wake the run", () => {
