@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-system check unit-first unit-second lint fmt test test-chaos run bench bench-peers docs page lock clean
+.PHONY: help setup setup-dev setup-system check unit lint fmt test test-chaos run bench bench-peers docs page lock clean
 
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
@@ -11,8 +11,12 @@ SUM := $(shell cat pyproject.toml requirements.lock | cksum | tr -s ' ' '-')
 STAMP := .venv/.setup-$(SUM)
 DEV_STAMP := .venv/.setup-dev-$(SUM)
 PACKAGES := cluster realtime ingest training serve_apps
+# Two at a time: most tests wait for a process of theirs to start. The floor's tests share one floor, one at a time.
+PARALLEL := -n 2 --dist loadfile
 export PATH := $(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Without it every process compiles our modules, and pytest rewrites every test, again and again.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}'
@@ -22,14 +26,10 @@ setup: $(STAMP) ## Create .venv and install what the floor needs
 setup-dev: $(DEV_STAMP) tests/sdk/node_modules/.stamp setup-system ## Install what the checks and tests need as well
 
 check: $(DEV_STAMP) ## Lint, types, import directions, spelling, unit tests; no Ray, under a minute
-	@$(MAKE) --no-print-directory -j2 --output-sync=target unit-first unit-second lint
+	@$(MAKE) --no-print-directory -j2 --output-sync=target lint unit
 
-# Two halves of about the same length, for two CPUs.
-unit-first: $(DEV_STAMP)
-	pytest tests/unit/cluster tests/unit/realtime tests/unit/training
-
-unit-second: $(DEV_STAMP)
-	pytest tests/unit/ingest tests/unit/serve_apps
+unit: $(DEV_STAMP)
+	pytest $(PARALLEL) tests/unit
 
 lint: $(DEV_STAMP) ## The static part of check
 	ruff check .
@@ -43,7 +43,8 @@ fmt: $(DEV_STAMP) ## Format, and mend what the linter can mend
 	ruff check --fix .
 
 test: setup-dev ## Every test but the long ones: unit, contract, integration, end to end
-	pytest -m "not chaos" --durations=15
+	pytest $(PARALLEL) -m "not chaos and not floor" --durations=10
+	pytest -m "not chaos and floor" --durations=10
 
 test-chaos: setup-dev ## The long tests: repeated kills, soaks
 	pytest -m chaos

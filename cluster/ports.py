@@ -8,6 +8,7 @@ the same port, whoever their users are.
 
 import random
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ FIRST_PORT = 20_000
 BLOCK_SIZE = 120
 NUM_BLOCKS = 80
 """The last block ends at 29599, below the range that Serve takes by default (30000)."""
+
+POLL_S = 0.1
 
 
 class NoFreePortsError(OSError):
@@ -78,8 +81,16 @@ class PortBlock:
     _next: int = field(init=False, default=0)
 
     @classmethod
-    def reserve(cls, preferred: int | None = None, rng: random.Random | None = None) -> "PortBlock":
+    def reserve(
+        cls, preferred: int | None = None, rng: random.Random | None = None, patience_s: float = 0.0
+    ) -> "PortBlock":
         """Reserve a block, the preferred one when it is free: a floor keeps its address over restarts.
+
+        Args:
+            preferred: block to try first.
+            rng: says where to look next.
+            patience_s: how long the preferred block's ports may take to become free. A killed
+                process is gone from the process table before the last of its sockets is.
 
         Raises:
             NoFreePortsError: none is left.
@@ -94,7 +105,7 @@ class PortBlock:
             reservation = _reserve_name(index)
             if reservation is None:
                 continue
-            if all(is_port_free(port) for port in _ports_of(index)):
+            if _become_free(index, patience_s if index == preferred else 0.0):
                 return cls(index, reservation)
             reservation.close()
         raise NoFreePortsError
@@ -114,6 +125,15 @@ class PortBlock:
     def close(self) -> None:
         """Give the block back."""
         self._reservation.close()
+
+
+def _become_free(index: int, patience_s: float) -> bool:
+    give_up_at_s = time.monotonic() + patience_s
+    while not all(is_port_free(port) for port in _ports_of(index)):
+        if time.monotonic() >= give_up_at_s:
+            return False
+        time.sleep(POLL_S)
+    return True
 
 
 def _ports_of(index: int) -> Iterator[int]:

@@ -6,6 +6,8 @@ transaction is BEGIN IMMEDIATE, because a deferred one that reads first fails wi
 "database is locked" as soon as two processes write.
 """
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +25,7 @@ metadata = MetaData(
 )
 
 BUSY_TIMEOUT_MS = 5000
+BUSY_RETRY_S = 0.01
 
 
 def open_engine(url: str) -> Engine:
@@ -57,11 +60,26 @@ def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
     # The driver's own transaction handling is switched off: BEGIN is ours (see _begin_deferred).
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    _switch_to_wal(cursor)
+    cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _switch_to_wal(cursor: Any) -> None:
+    # Two processes that open a new database at the same moment both want to change its mode, and for that
+    # SQLite does not wait: the busy time-out would let them wait for each other.
+    give_up_at_s = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() >= give_up_at_s:
+                raise
+            time.sleep(BUSY_RETRY_S)
+        else:
+            return
 
 
 def _begin_deferred(connection: Connection) -> None:

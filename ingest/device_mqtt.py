@@ -2,7 +2,8 @@
 
 Used by the simulator, the generator and tests; the floor itself never publishes telemetry.
 One thread publishes; one of paho's receives, and reconnects. Invariant: a key is in
-``acknowledged`` if and only if the broker's PUBACK for it reached this process.
+``acknowledged`` if and only if the broker's PUBACK for it reached this process; a connection
+that is to live for days only counts them.
 """
 
 import contextlib
@@ -39,12 +40,14 @@ class DeviceConnection(Generic[Key]):
         *,
         in_flight: int = 50,
         state_topic: str | None = None,
+        keeps_keys: bool = True,
     ) -> None:
         """Prepare the connection.
 
         Args:
             in_flight: messages without PUBACK at once.
             state_topic: retained birth and last will go there; None: neither.
+            keeps_keys: whether ``acknowledged`` is wanted; it grows with every message.
         """
         self._address = address
         self._state_topic = state_topic
@@ -60,13 +63,16 @@ class DeviceConnection(Generic[Key]):
         self._progress = threading.Event()
         self._open: dict[int, Key] = {}
         self._acknowledged_mids: deque[int] = deque()
+        self._keeps_keys = keeps_keys
         self._acknowledged: set[Key] = set()
+        self._num_acknowledged = 0
         self._connected = threading.Event()
 
     @classmethod
     def for_device(cls, address: MqttAddress, tree: TopicTree, tenant: str, device: str) -> "DeviceConnection[Key]":
-        """Return the connection of one device, with birth and last will."""
-        return cls(address, f"{tenant}-{device}", state_topic=tree.build(TopicClass.STATE, tenant, device))
+        """Return the lasting connection of one device, with birth and last will."""
+        state_topic = tree.build(TopicClass.STATE, tenant, device)
+        return cls(address, f"{tenant}-{device}", state_topic=state_topic, keeps_keys=False)
 
     def start(self) -> None:
         """Connect, and stay connected until ``stop``."""
@@ -93,6 +99,11 @@ class DeviceConnection(Generic[Key]):
         """Return the keys whose PUBACK arrived. The publishing thread only."""
         self._collect()
         return self._acknowledged
+
+    def num_acknowledged(self) -> int:
+        """Number of messages whose PUBACK arrived. The publishing thread only."""
+        self._collect()
+        return self._num_acknowledged
 
     def num_open(self) -> int:
         """Number of messages without PUBACK. The publishing thread only."""
@@ -140,4 +151,7 @@ class DeviceConnection(Generic[Key]):
         while self._acknowledged_mids:
             mid = self._acknowledged_mids.popleft()
             if mid in self._open:
-                self._acknowledged.add(self._open.pop(mid))
+                key = self._open.pop(mid)
+                self._num_acknowledged += 1
+                if self._keeps_keys:
+                    self._acknowledged.add(key)

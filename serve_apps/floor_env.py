@@ -47,6 +47,8 @@ def floor_env(
     # Of another virtual environment or project; ours says by itself where its packages are.
     for name in ("PYTHONPATH", "PYTHONHOME", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
         env.pop(name, None)
+    # A dozen processes would each compile the same modules at every start.
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     env |= {
         MARK: floor_id,
         "PATH": f"{Path(sys.executable).parent}:{base.get('PATH', '/usr/bin:/bin')}",

@@ -43,6 +43,8 @@ RECORD_EVERY_S = 5.0
 RAY_GRACE_S = 12.0
 EXTERNAL_TIMEOUT_S = 2.0
 """A service that somebody else runs should be there already."""
+PORTS_PATIENCE_S = 5.0
+"""How long the ports of a floor that was killed may take to become free."""
 SERVICE_GRACE_S = 10.0
 KEPT_RAY_SESSIONS = 2
 
@@ -93,7 +95,7 @@ class Supervisor:
         if self._lock is None:
             raise FloorRunningError(previous.url if previous else "", previous.supervisor.pid if previous else 0)
         clear_leftovers(previous)
-        self._block = PortBlock.reserve(previous.port_block if previous else None)
+        self._block = PortBlock.reserve(previous.port_block if previous else None, patience_s=PORTS_PATIENCE_S)
         ports = FloorPorts.take(self._block, self._settings.http_port)
         if not is_port_free(ports.http, self._settings.http_host):
             raise FloorStartError("page", f"port {ports.http} of {self._settings.http_host} is taken")

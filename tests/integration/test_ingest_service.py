@@ -224,7 +224,7 @@ def test_a_broker_that_is_killed_loses_nothing_it_accepted(
     # Messages in the hands of the killed connection come again after the broker's ack_wait.
     assert eventually(lambda: set(ingest.stored_keys()) >= device.acknowledged(), 30.0)
     assert len(ingest.stored_keys()) == len(set(ingest.stored_keys()))
-    assert ingest.is_connected()
+    assert eventually(ingest.is_connected)
     broker.stop()
 
 

@@ -11,6 +11,7 @@ from ray.train.torch import TorchTrainer
 
 from cluster.runs import RunState
 from cluster.store import metadata, open_engine
+from training import train_fn
 from training.checkpoint import NUMBERS, TENSORS
 from training.datasets import read_dataset, save_snapshot
 from training.promotion import champion
@@ -27,6 +28,8 @@ SETTINGS = TrainSettings(num_workers=0, epochs=3, max_windows=1000, min_steps=0,
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainTask:
     url = f"sqlite:///{tmp_path}/floor.db"
     monkeypatch.setenv("DATABASE_URL", url)
+    # Local mode trains in this process, and no process may take its niceness back.
+    monkeypatch.setattr(train_fn, "NICE", 0)
     engine = open_engine(url)
     metadata.create_all(engine)
     engine.dispose()

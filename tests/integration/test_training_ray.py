@@ -228,6 +228,29 @@ def test_two_workers_train_one_model_and_share_the_lanes_token(floor: Floor) -> 
     assert eventually(lane_is_free)
 
 
+def test_a_worker_group_that_does_not_start_in_time_fails_its_run_with_that_reason(floor: Floor) -> None:
+    """Both CPUs are taken after the run was admitted and before its worker asks for one."""
+
+    class Hog:  # in here, so that Ray sends it to the worker whole
+        pass
+
+    jobs = JobSubmissionClient(floor.ray.dashboard_url)
+    job = jobs.submit_job(
+        entrypoint="python -m training train --dataset recorded:nyc_taxi --user bob",
+        runtime_env={"env_vars": {"WATCHFLOOR_RUN_QUEUE_START_TIMEOUT_S": "4"}},
+    )
+    assert eventually(in_state(floor.queue, job, RunState.STARTING), 90), jobs.get_job_logs(job)
+    hog = ray.remote(Hog).options(num_cpus=2).remote()
+    try:
+        assert eventually(in_state(floor.queue, job, RunState.FAILED), 90), jobs.get_job_logs(job)
+        reason = floor.queue.get(job).reason
+        assert reason.startswith("the worker group did not start in 4 s: free are 0 of 2 CPU")
+        assert reason in jobs.get_job_logs(job)
+    finally:
+        ray.kill(hog)
+    assert eventually(lane_is_free)
+
+
 def test_a_shell_without_the_floors_environment_is_told_what_to_do(tmp_path: Path) -> None:
     """And a folder of the user's that hides ours is named, before anything else."""
     env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}

@@ -2,6 +2,7 @@
 
 import random
 import socket
+import threading
 
 import pytest
 
@@ -60,6 +61,21 @@ def test_a_block_with_a_taken_port_is_passed_over() -> None:
 
     assert other.index != block.index
     other.close()
+
+
+def test_a_preferred_block_is_waited_for() -> None:
+    """The listener of a killed process may outlive it by a moment."""
+    block = PortBlock.reserve()
+    port = block.take()[0]
+    block.close()
+    squatter = socket.create_server(("127.0.0.1", port))
+    going = threading.Timer(0.3, squatter.close)
+    going.start()
+    again = PortBlock.reserve(preferred=block.index, patience_s=30.0)
+    going.join()
+
+    assert again.index == block.index
+    again.close()
 
 
 def test_a_block_ends() -> None:
