@@ -58,10 +58,19 @@ bench: $(DEV_STAMP) ## Our figures, one JSON line a bench
 	  case $$name in __init__|peers*) ;; *) echo "== $$name"; python -m bench.$$name --json ;; esac; \
 	done
 
-bench-peers: $(DEV_STAMP) ## The same figures beside those of other systems
-	@for file in bench/peers*.py; do \
-	  if [ -e "$$file" ]; then python -m bench.$$(basename $$file .py) --json; else echo "no peer is measured yet"; fi; \
-	done
+bench-peers: .venv-peers/.stamp ## Ours beside other systems: PEERS=folder of the peers' benchmark, WORK=w1 [PEER="a b"] [OUT=file]
+	@. .venv-peers/bin/activate; python $(PEERS)/bench.py $(WORK) --adapter bench/peers_adapter.py:Watchfloor \
+	  $(foreach peer,$(PEER),--peer $(peer)) $(if $(OUT),--out $(OUT))
+
+# Both sides in one environment: the peers' packages are installed, ours are borrowed from .venv behind them.
+.venv-peers/.stamp: $(DEV_STAMP) bench/peers_adapter.py
+	@[ -e "$(PEERS)/requirements.txt" ] || { echo "say where the peers' benchmark is: make bench-peers PEERS=folder WORK=w1"; exit 1; }
+	@$(PYTHON) -m venv .venv-peers && .venv-peers/bin/python -m pip install --quiet -r $(PEERS)/requirements.txt
+	@libraries=$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	  own=$$(.venv-peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	  printf '%s\n' "$(CURDIR)" "$$libraries" > $$own/watchfloor.pth
+	@for name in nats-server ray; do ln -sf $(BIN)/$$name .venv-peers/bin/$$name; done
+	@touch $@
 
 docs: $(DEV_STAMP) ## Write again what is generated from the code: .env.example
 	python -m serve_apps.env_example > .env.example

@@ -35,6 +35,10 @@ class Frame:
     parts: tuple[Part, ...]
 
 
+PING_FRAME = Frame(PING.decode(), len(PING), ())
+"""A ping is a frame of its own: the plainest client compares a whole frame with ``{}``."""
+
+
 class _Cursor:
     __slots__ = ("after", "ring")
 
@@ -46,7 +50,16 @@ class _Cursor:
 class Outbox:
     """Everything one connection has still to be sent."""
 
-    __slots__ = ("_control", "_control_bytes", "_credit", "_cursors", "_pending", "_settings", "_unidirectional")
+    __slots__ = (
+        "_control",
+        "_control_bytes",
+        "_credit",
+        "_cursors",
+        "_pending",
+        "_ping_follows",
+        "_settings",
+        "_unidirectional",
+    )
 
     def __init__(self, settings: GatewaySettings, credit: Credit, *, unidirectional: bool = False) -> None:
         self._settings = settings
@@ -56,6 +69,7 @@ class Outbox:
         self._control_bytes = 0
         self._cursors: dict[str, _Cursor] = {}
         self._pending: dict[str, int] = {}
+        self._ping_follows = False
 
     def add(self, line: bytes) -> None:
         """Queue a reply, a push that is no publication, or a ping.
@@ -91,7 +105,7 @@ class Outbox:
     @property
     def has_work(self) -> bool:
         """True when a frame could be made now."""
-        return self._credit.is_open and bool(self._control or self._pending)
+        return self._ping_follows or (self._credit.is_open and bool(self._control or self._pending))
 
     def next_frame(self, now_s: float) -> Frame | None:
         """Return the next frame; None when there is nothing to send or no credit.
@@ -99,16 +113,24 @@ class Outbox:
         Raises:
             OutboxError: a channel's ring no longer has what this connection needs next.
         """
+        if self._ping_follows:
+            # Booked with the frame before it; needs no credit, because its pong is what brings credit back.
+            self._ping_follows = False
+            return PING_FRAME
         if not self._credit.is_open:
             return None
         lines: list[str] = []
         parts: list[Part] = []
         num_bytes = num_lines = 0
         while self._control and num_lines < self._settings.frame_lines and num_bytes < self._settings.frame_bytes:
+            is_ping = self._control[0] == PING
+            if is_ping and lines:
+                break
             line = self._control.popleft()
-            if line == PING:
-                self._credit.on_ping(now_s)
             self._control_bytes -= len(line)
+            if is_ping:
+                self._credit.on_ping(now_s)
+                return PING_FRAME
             lines.append(line.decode())
             num_bytes += len(line) + 1
             num_lines += 1
@@ -127,7 +149,7 @@ class Outbox:
         self._credit.on_sent(num_bytes)
         if self._credit.wants_ping:
             self._credit.on_ping(now_s)
-            lines.append("{}")
+            self._ping_follows = True
         # With one part the text is the ring's own object: no copy per connection.
         return Frame(lines[0] if len(lines) == 1 else "\n".join(lines), num_bytes, tuple(parts))
 
