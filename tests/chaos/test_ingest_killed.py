@@ -64,10 +64,14 @@ def _ray() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_ray")
 @pytest.mark.parametrize(
-    ("load_s", "kills"),
-    [pytest.param(20.0, 3, id="three-kills"), pytest.param(90.0, 12, id="twelve-kills", marks=pytest.mark.chaos)],
+    ("load_s", "kills", "least_rate"),
+    [
+        pytest.param(20.0, 3, 0, id="three-kills"),
+        # A busy machine cannot give this load: it is asked for where the machine has nothing else to do.
+        pytest.param(90.0, 12, 500, id="twelve-kills", marks=pytest.mark.chaos),
+    ],
 )
-def test_accepted_equals_stored_after_kills(settings: Settings, load_s: float, kills: int) -> None:
+def test_accepted_equals_stored_after_kills(settings: Settings, load_s: float, kills: int, least_rate: int) -> None:
     """SIGKILL at random moments of the load: no reading lost, none double."""
     get_or_create_hub(settings)
     ingest = get_or_create_ingest(settings)
@@ -96,6 +100,7 @@ def test_accepted_equals_stored_after_kills(settings: Settings, load_s: float, k
     time.sleep(1.0)  # anything that would come twice has come by now, or comes with the broker's next resend
     stored = [(r.device, r.boot_id, r.seq) for r in (entry.reading for entry in stream.history(1_000_000))]
     assert len(set(killed)) == kills, "each kill hit a fresh process"
+    assert len(accepted) >= least_rate * load_s, f"the load was only {len(accepted) / load_s:.0f} readings/s"
     assert len(stored) == len(set(stored)), "stored twice"
     assert set(stored) == accepted
     print(f"{len(accepted)} accepted ({len(accepted) / load_s:.0f}/s) = {len(stored)} stored; killed {killed}")
