@@ -91,24 +91,25 @@ class _Admission:
         if self._capacity is None:
             return "waits for Ray to say what is free"
         wanted = needs(run, lane)
-        for name in _missing(wanted, self._capacity.total):
+        for name in missing(wanted, self._capacity.total):
             # It keeps nothing, or what can never begin would stop everybody behind it.
             return f"waits for {wanted[name]:g} {name}, but the cluster has {self._capacity.total.get(name, 0.0):g}"
-        missing = _missing(wanted, self._free)
+        lacking = missing(wanted, self._free)
         # Also what a run waits for is promised to it: the next one may have only what is left.
         _take(self._free, wanted)
-        if not missing:
+        if not lacking:
             slots.append(run.id)
             _take(self._unpromised, wanted)
             return None
-        name, amount = next(iter(missing.items()))
+        name, amount = next(iter(lacking.items()))
         behind, self._first_waiting = self._first_waiting, self._first_waiting or run.id
-        if not _missing(wanted, self._unpromised):
+        if not missing(wanted, self._unpromised):
             return f"waits behind run {behind}, which needs {name} too"
         return f"waits for {amount:g} {name} held by {_and(list(self._holders(name)) or ['others'])}"
 
 
-def _missing(wanted: Mapping[str, float], offered: Mapping[str, float]) -> dict[str, float]:
+def missing(wanted: Mapping[str, float], offered: Mapping[str, float]) -> dict[str, float]:
+    """Return how much of what is wanted is not offered; empty when all is there."""
     return {
         name: amount - max(0.0, offered.get(name, 0.0))
         for name, amount in wanted.items()

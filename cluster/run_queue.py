@@ -7,6 +7,7 @@ Invariants: a run ends exactly once; it holds its lane from its slot to its end;
 repeating a call changes nothing.
 """
 
+import dataclasses
 import logging
 import re
 import threading
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster import metrics, run_life
-from cluster.admission import Capacity, admit, in_order
+from cluster.admission import Capacity, admit, in_order, missing
 from cluster.clock import Clock
 from cluster.errors import LaunchRefusedError, ServiceUnavailableError, UnknownTaskError
 from cluster.ids import new_id
@@ -231,12 +232,18 @@ class RunQueue:
     def _add(self, run_id: str, submission_id: str, origin: RunOrigin, request: RunRequest) -> Run:
         route = get_route(request.task)
         lane = self._lanes[get_lane(request.lane or route.lane).name]
+        if request.preferred_resources is not None and self._cluster_has(request.preferred_resources):
+            request = dataclasses.replace(request, resources=request.preferred_resources)
         run = run_life.new_run(run_id, submission_id, origin, request, route, lane, self._now())
         with self._change_lock:
             stored, is_new = self._store.add(run)
             if is_new:
                 self._on_change(stored)
             return stored
+
+    def _cluster_has(self, resources: Mapping[str, float]) -> bool:
+        capacity = self._backend.capacity()
+        return capacity is not None and not missing(resources, capacity.total)
 
     def _change(self, run_id: str, change: Callable[[Run], Run]) -> Run:
         with self._change_lock:

@@ -99,6 +99,8 @@ class RunRequest:
     """None: the lane of the task's route."""
     resources: dict[str, float] | None = None
     """What the whole worker group takes, e.g. ``{"CPU": 2, "GPU": 1}``; None: as the task's route says."""
+    preferred_resources: dict[str, float] | None = None
+    """Taken instead of ``resources`` when the whole cluster has as much; None: nothing else will do."""
     request_id: str | None = None
     """Makes asking twice safe: the second call returns the first run."""
 

@@ -18,7 +18,8 @@ from rich.table import Table
 from cluster.errors import ClusterError
 from cluster.run_queue_client import RunQueueClient, current_submission_id
 from cluster.runs import Run, RunState, run_to_json
-from training.run import TrainingOrder, connect_ray, drive
+from training.order import TrainingOrder
+from training.run import connect_ray, drive
 from training.terminal import describe, open_display, watch
 
 app = typer.Typer(help="Train models on the floor's telemetry.", no_args_is_help=True, add_completion=False)

@@ -11,10 +11,10 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 import ray
 
@@ -22,83 +22,21 @@ from cluster import metrics, names
 from cluster.errors import ClusterError, RunStateError, ServiceUnavailableError
 from cluster.metrics_client import start_metrics_pusher
 from cluster.run_queue_client import RunQueueClient
-from cluster.runs import Lease, Run, RunRequest, RunState
+from cluster.runs import Lease, Run, RunState
 from cluster.settings import Settings, load_section
 from training.datasets import read_dataset, save_snapshot, split_windows
-from training.errors import HyperparameterError, UnknownModelTypeError
+from training.order import TrainingOrder
 from training.retention import RetentionSettings, prune
-from training.settings import PRESETS, TrainSettings, with_hyperparameters
+from training.settings import TrainSettings
 from training.storage import Storage
 from training.terminal import Display, Watching
 
 logger = logging.getLogger(__name__)
 
-TASK = "train_model"
-MODEL_TYPES = ("anomaly_detector",)
 QUEUE_PATIENCE_S = 60.0
 """A waiting driver survives a restart of the run queue that takes no longer."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingOrder:
-    """What somebody wants trained; the arguments of ``train_model``."""
-
-    dataset_id: str
-    model_type: str = "anomaly_detector"
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    preset: str = ""
-    """A function of ``training.settings``; empty: the floor's defaults."""
-    user_id: str = ""
-    tenant: str | None = None
-
-    def settings(self) -> TrainSettings:
-        """Return the settings of the run.
-
-        Raises:
-            UnknownModelTypeError, HyperparameterError: the order cannot be carried out; the text says why.
-        """
-        if self.model_type not in MODEL_TYPES:
-            raise UnknownModelTypeError(self.model_type, MODEL_TYPES)
-        if self.preset and self.preset not in PRESETS:
-            raise HyperparameterError("preset", self.preset, f"no such one; there are {', '.join(PRESETS)}")
-        base = PRESETS[self.preset]() if self.preset else load_section(TrainSettings)
-        return with_hyperparameters(base, self.hyperparameters)
-
-    def to_request(self, request_id: str | None = None) -> RunRequest:
-        """Return the order as the run queue takes it.
-
-        Raises:
-            UnknownModelTypeError, HyperparameterError: see ``settings``; nothing wrong gets into the queue.
-        """
-        settings = self.settings()
-        workers = float(max(1, settings.num_workers))
-        return RunRequest(
-            task=TASK,
-            arguments={
-                "dataset_id": self.dataset_id,
-                "model_type": self.model_type,
-                "hyperparameters": dict(self.hyperparameters),
-                "preset": self.preset,
-            },
-            user_id=self.user_id,
-            tenant=self.tenant,
-            resources={"CPU": workers, "GPU": workers} if settings.accelerator == "gpu" else {"CPU": workers},
-            request_id=request_id,
-        )
-
-    @classmethod
-    def of(cls, run: Run) -> "TrainingOrder":
-        """Return what the row of a run asks for."""
-        return cls(
-            dataset_id=run.dataset_id or "telemetry",
-            model_type=run.model_type or MODEL_TYPES[0],
-            hyperparameters=run.arguments.get("hyperparameters") or {},
-            preset=run.arguments.get("preset") or "",
-            user_id=run.user_id,
-            tenant=run.tenant,
-        )
 
 
 def connect_ray() -> None:
@@ -147,7 +85,7 @@ def drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
 
 def _drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
     order = TrainingOrder.of(run)
-    settings = order.settings()
+    settings = as_reserved(order.settings(), run)
     display.note(f"run {run.id}: {order.model_type} on {order.dataset_id}")
     lease = _patiently(lambda: queue.wait_for_lease(run.id, on_wait=lambda waiting: display.note(_waiting(waiting))))
     began_s = time.monotonic()
@@ -178,6 +116,13 @@ def _drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
         metrics.ml_model_trained.labels(order.model_type).inc()
         metrics.ml_training_duration.labels(order.model_type).observe(time.monotonic() - began_s)
     return ended
+
+
+def as_reserved(settings: TrainSettings, run: Run) -> TrainSettings:
+    """Settle what ``auto`` left open: the run takes what the queue reserved for it, nothing else."""
+    if settings.accelerator != "auto":
+        return settings
+    return replace(settings, accelerator="gpu" if run.resources.get("GPU") else "cpu")
 
 
 def _patiently(call: Callable[[], T]) -> T:

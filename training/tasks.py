@@ -20,7 +20,7 @@ from realtime.broadcaster import get_broadcaster
 from realtime.messages import MessageType
 from training.datasets import read_dataset
 from training.errors import WorkersFailedError
-from training.run import TrainingOrder
+from training.order import TrainingOrder
 from training.settings import TrainSettings
 from training.storage import Storage
 

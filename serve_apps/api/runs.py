@@ -14,7 +14,7 @@ from cluster.errors import RunNotFoundError
 from cluster.ids import new_id
 from cluster.runs import Run, RunRequest, RunState, run_to_json
 from serve_apps.api.border import ApiRoute, Body, Id, JsonObject, Limit, RequestId, tenant_of
-from serve_apps.api.trainings import check_training
+from serve_apps.api.trainings import training_request
 from serve_apps.auth import Identity, Role
 from serve_apps.authorisation import require
 from serve_apps.deps import deps_of
@@ -67,19 +67,19 @@ async def start_run(
     request: Request, identity: Annotated[Identity, Depends(require(Role.ENGINEER))], body: RunBody
 ) -> dict[str, Any]:
     """Put a run into its lane; with the same ``request_id`` once only."""
-    tenant = tenant_of(identity)
+    request_id = body.request_id or new_id()
     if body.task == "train_model":
-        check_training(body.arguments, tenant)
-    run = await deps_of(request).run_queue.asubmit(
-        RunRequest(
+        wanted = training_request(body.arguments, identity, request_id)
+    else:
+        wanted = RunRequest(
             task=body.task,
             arguments=body.arguments,
             user_id=identity.user_id,
             tenant=identity.tenant,
-            request_id=body.request_id or new_id(),
+            request_id=request_id,
         )
-    )
-    if (run.task, run.arguments) != (body.task, body.arguments):
+    run = await deps_of(request).run_queue.asubmit(wanted)
+    if (run.task, run.arguments) != (wanted.task, wanted.arguments):
         raise HTTPException(409, f"request_id {body.request_id!r} was used for another run, {run.id}")
     return run_to_json(run)
 

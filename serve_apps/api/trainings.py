@@ -13,10 +13,13 @@ from typing import Any
 
 from fastapi import HTTPException
 
+from cluster.runs import RunRequest
 from ingest.topics import LEVEL
+from serve_apps.api.border import tenant_of
+from serve_apps.auth import Identity
 from training.datasets import RECORDED, TELEMETRY
-from training.errors import HyperparameterError
-from training.settings import TrainSettings, with_hyperparameters
+from training.errors import TrainingError
+from training.order import TrainingOrder
 
 SCORERS = "watchfloor.scorers"
 
@@ -42,28 +45,28 @@ def offered_datasets(tenant: str | None) -> list[dict[str, str]]:
     return live + [{"id": f"{RECORDED}:{name}", "title": f"recorded: {name}"} for name in recorded_series()]
 
 
-def check_training(arguments: dict[str, Any], tenant: str | None) -> None:
-    """Make sure that ``arguments`` name a training.
+def training_request(arguments: dict[str, Any], identity: Identity, request_id: str) -> RunRequest:
+    """Return the run that ``arguments`` ask for, as the command line would have ordered it.
 
     Args:
-        arguments: ``dataset_id``, ``model_type`` and, if wanted, ``hyperparameters``.
-        tenant: the caller's own tenant; None: floor-wide.
+        arguments: ``dataset_id`` and, if wanted, ``model_type``, ``hyperparameters`` and ``preset``.
+        identity: who asks.
+        request_id: makes asking twice safe.
 
     Raises:
         HTTPException: 422 with what is wrong, 403 for telemetry of others.
     """
-    unknown = set(arguments) - {"dataset_id", "model_type", "hyperparameters"}
+    unknown = set(arguments) - {"dataset_id", "model_type", "hyperparameters", "preset"}
     if unknown:
         raise HTTPException(422, f"arguments: no such argument: {', '.join(sorted(unknown))}")
-    if arguments.get("model_type") not in model_types():
-        raise HTTPException(422, f"arguments.model_type must be one of {', '.join(model_types())}")
-    _check_dataset(arguments.get("dataset_id"), tenant)
-    values = arguments.get("hyperparameters", {})
-    if not isinstance(values, dict):
+    if not isinstance(arguments.get("hyperparameters", {}), dict):
         raise HTTPException(422, "arguments.hyperparameters must be an object")
+    if not isinstance(arguments.get("preset", ""), str):
+        raise HTTPException(422, "arguments.preset must be the name of a preset")
+    _check_dataset(arguments.get("dataset_id"), tenant_of(identity))
     try:
-        with_hyperparameters(TrainSettings(), values)
-    except HyperparameterError as error:
+        return TrainingOrder(**arguments, user_id=identity.user_id, tenant=identity.tenant).to_request(request_id)
+    except TrainingError as error:
         raise HTTPException(422, str(error)) from error
 
 

@@ -112,10 +112,25 @@ class TestLife:
         with pytest.raises(RunStateError, match="queued"):
             q.queue.start(run.id)
 
-    def test_a_task_that_is_no_job_is_refused(self, q: Queue) -> None:
-        """The text says what can be run."""
-        with pytest.raises(UnknownTaskError, match="train_model"):
-            q.submit(task="evaluate_model")
+    @pytest.mark.parametrize("task", ["evaluate_model", "active_learning_loop", "dataset_labeling"])
+    def test_a_task_that_is_no_job_is_refused(self, q: Queue, task: str) -> None:
+        """At once, and the text says what can be run; a row without a program would wait for ever."""
+        with pytest.raises(UnknownTaskError, match=f"no task '{task}' to run; there are train_model"):
+            q.submit(task=task)
+
+        assert q.queue.list(10) == ()
+
+    def test_what_is_preferred_is_reserved_where_the_cluster_has_it(self, q: Queue) -> None:
+        """Decided once, when the run is queued; a Ray that does not say what it has gets the modest wish."""
+        wish = {"resources": {"CPU": 1.0}, "preferred_resources": {"CPU": 1.0, "GPU": 1.0}}
+        without = q.submit(**wish)
+        q.jobs.total["GPU"] = 1.0
+        q.jobs.is_away = True
+        unknown = q.submit(**wish)
+        q.jobs.is_away = False
+
+        assert [run.resources for run in (without, unknown)] == [{"CPU": 1.0}] * 2
+        assert q.submit(**wish).resources == {"CPU": 1.0, "GPU": 1.0}
 
     def test_an_unknown_run_is_named(self, q: Queue) -> None:
         """Asking for what is not there says so."""

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.fakes_api import ApiFloor
+from training.order import TrainingOrder
 
 RUNS = "/api/v1/runs"
 
@@ -34,6 +35,7 @@ async def test_a_training_is_queued_once_per_request(api: ApiFloor) -> None:
     [
         pytest.param({"task": "rm_rf"}, 422, id="unknown-task"),
         pytest.param({"task": "evaluate_model"}, 422, id="task-without-a-program"),
+        pytest.param({"task": "dataset_labeling"}, 422, id="task-that-nobody-wrote-yet"),
         pytest.param(training(model_type="clairvoyant"), 422, id="unknown-model"),
         pytest.param(training(dataset_id="recorded:../../etc/passwd"), 422, id="path-as-data-set"),
         pytest.param(training(dataset_id="/etc/passwd"), 422, id="absolute-path"),
@@ -42,6 +44,8 @@ async def test_a_training_is_queued_once_per_request(api: ApiFloor) -> None:
         pytest.param(training(hyperparameters={"epochs": -1}), 422, id="out-of-range"),
         pytest.param(training(hyperparameters={"epoch": 1}), 422, id="unknown-hyperparameter"),
         pytest.param(training(hyperparameters=[1]), 422, id="hyperparameters-no-object"),
+        pytest.param(training(preset="fastest"), 422, id="unknown-preset"),
+        pytest.param(training(preset={}), 422, id="preset-no-name"),
         pytest.param(training(runtime_env={"env_vars": {"LD_PRELOAD": "x"}}), 422, id="environment-smuggled"),
         pytest.param(training(dataset_id="telemetry"), 201, id="all-telemetry"),
         pytest.param(training(dataset_id="telemetry:demo/nyc_taxi"), 201, id="one-device"),
@@ -55,6 +59,56 @@ async def test_trainings_are_checked_at_the_door(api: ApiFloor, body: dict[str, 
 
     assert answer.status_code == status, answer.text
     assert len(runs) == (1 if status == 201 else 0)
+
+
+async def test_a_training_reserves_what_its_worker_group_takes(api: ApiFloor) -> None:
+    """As an order of the command line does."""
+    values = {"num_workers": 2}
+    async with api.caller("engineer") as caller:
+        run_id = (await caller.post(RUNS, json=training(hyperparameters=values))).json()["id"]
+        api.run_queue.core.step()
+        run = (await caller.get(f"{RUNS}/{run_id}")).json()
+
+    ordered = TrainingOrder(dataset_id="recorded:nyc_taxi", hyperparameters=values).to_request()
+    assert (run["resources"], run["arguments"]) == (ordered.resources, ordered.arguments)
+    assert (run["resources"], run["state"]) == ({"CPU": 2.0}, "starting")
+
+
+async def test_a_training_that_never_fits_says_what_it_waits_for(api: ApiFloor) -> None:
+    """It stays queued until the cluster has grown."""
+    async with api.caller("engineer") as caller:
+        run_id = (await caller.post(RUNS, json=training(hyperparameters={"num_workers": 3}))).json()["id"]
+        api.run_queue.core.step()
+        run = (await caller.get(f"{RUNS}/{run_id}")).json()
+
+    assert run["resources"] == {"CPU": 3.0}
+    assert (run["state"], run["waits_for"]) == ("queued", "waits for 3 CPU, but the cluster has 2")
+
+
+async def test_a_training_takes_gpus_where_there_are_enough(api: ApiFloor) -> None:
+    """What ``auto`` takes is reserved; with too few GPUs for the whole group it takes none."""
+    api.run_queue.jobs.total["GPU"] = 2.0
+    async with api.caller("engineer") as caller:
+        reserved = [
+            (await caller.post(RUNS, json=training(hyperparameters=values))).json()["resources"]
+            for values in ({"num_workers": 2}, {"num_workers": 3}, {"accelerator": "cpu"})
+        ]
+
+    assert reserved == [{"CPU": 2.0, "GPU": 2.0}, {"CPU": 3.0}, {"CPU": 1.0}]
+
+
+async def test_a_refused_task_or_hyperparameter_is_told_why(api: ApiFloor) -> None:
+    """The text names what was wrong and what there is."""
+    async with api.caller("engineer") as caller:
+        texts = [
+            (await caller.post(RUNS, json=body)).json()["error"]["message"]
+            for body in ({"task": "dataset_labeling"}, training(hyperparameters={"epochs": 0}))
+        ]
+
+    assert texts == [
+        "no task 'dataset_labeling' to run; there are train_model",
+        "hyperparameter epochs='0': epochs must be at least 1, got 0",
+    ]
 
 
 async def test_a_tenants_engineer_trains_on_own_telemetry_only(api: ApiFloor) -> None:

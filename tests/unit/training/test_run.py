@@ -12,7 +12,8 @@ from cluster.run_life import new_run
 from cluster.runs import Run, RunOrigin, RunState
 from training import errors
 from training.errors import HyperparameterError, TrainingError, UnknownModelTypeError
-from training.run import TrainingOrder
+from training.order import TrainingOrder
+from training.run import as_reserved
 from training.settings import TrainSettings, anomaly_8gpu_h200
 from training.shadow import PACKAGES, find_shadow
 from training.terminal import LineDisplay, describe
@@ -45,6 +46,23 @@ def test_gpus_are_asked_of_the_queue_for_the_whole_group() -> None:
 
     assert request.resources == {"CPU": 8.0, "GPU": 8.0}
     assert anomaly_8gpu_h200().num_workers == 8
+
+
+@pytest.mark.parametrize(
+    ("wanted", "resources", "taken"),
+    [
+        pytest.param("auto", {"CPU": 1.0}, "cpu", id="auto-without-gpus"),
+        pytest.param("auto", {"CPU": 1.0, "GPU": 1.0}, "gpu", id="auto-with-gpus"),
+        pytest.param("cpu", {"CPU": 1.0}, "cpu", id="cpu"),
+        pytest.param("gpu", {"CPU": 1.0, "GPU": 1.0}, "gpu", id="gpu"),
+    ],
+)
+def test_a_run_takes_what_was_reserved_for_it(wanted: str, resources: dict[str, float], taken: str) -> None:
+    """A cluster that grew GPUs while the run waited does not change what it may take."""
+    order = TrainingOrder(dataset_id="telemetry", hyperparameters={"accelerator": wanted})
+    run = dataclasses.replace(_run(order), resources=resources)
+
+    assert as_reserved(order.settings(), run).accelerator == taken
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,80 @@
+"""What somebody wants trained, and how the run queue is asked for it.
+
+Page, HTTP, command line and ``train_model.submit`` make the same order, so all of them
+get the same kind of run. Light: no Ray, no torch, for any process may order. Invariant:
+what cannot be carried out is refused here, before there is a row.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.runs import Run, RunRequest
+from cluster.settings import load_section
+from training.errors import HyperparameterError, UnknownModelTypeError
+from training.settings import PRESETS, TrainSettings, with_hyperparameters
+
+TASK = "train_model"
+MODEL_TYPES = ("anomaly_detector",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOrder:
+    """What somebody wants trained; the arguments of ``train_model``."""
+
+    dataset_id: str
+    model_type: str = "anomaly_detector"
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = ""
+    """A function of ``training.settings``; empty: the floor's defaults."""
+    user_id: str = ""
+    tenant: str | None = None
+
+    def settings(self) -> TrainSettings:
+        """Return the settings of the run.
+
+        Raises:
+            UnknownModelTypeError, HyperparameterError: the order cannot be carried out; the text says why.
+        """
+        if self.model_type not in MODEL_TYPES:
+            raise UnknownModelTypeError(self.model_type, MODEL_TYPES)
+        if self.preset and self.preset not in PRESETS:
+            raise HyperparameterError("preset", self.preset, f"no such one; there are {', '.join(PRESETS)}")
+        base = PRESETS[self.preset]() if self.preset else load_section(TrainSettings)
+        return with_hyperparameters(base, self.hyperparameters)
+
+    def to_request(self, request_id: str | None = None) -> RunRequest:
+        """Return the order as the run queue takes it.
+
+        Raises:
+            UnknownModelTypeError, HyperparameterError: see ``settings``; nothing wrong gets into the queue.
+        """
+        settings = self.settings()
+        workers = float(max(1, settings.num_workers))
+        on_cpus, on_gpus = {"CPU": workers}, {"CPU": workers, "GPU": workers}
+        return RunRequest(
+            task=TASK,
+            arguments={
+                "dataset_id": self.dataset_id,
+                "model_type": self.model_type,
+                "hyperparameters": dict(self.hyperparameters),
+                "preset": self.preset,
+            },
+            user_id=self.user_id,
+            tenant=self.tenant,
+            resources=on_gpus if settings.accelerator == "gpu" else on_cpus,
+            preferred_resources=on_gpus if settings.accelerator == "auto" else None,
+            request_id=request_id,
+        )
+
+    @classmethod
+    def of(cls, run: Run) -> "TrainingOrder":
+        """Return what the row of a run asks for."""
+        return cls(
+            dataset_id=run.dataset_id or "telemetry",
+            model_type=run.model_type or MODEL_TYPES[0],
+            hyperparameters=run.arguments.get("hyperparameters") or {},
+            preset=run.arguments.get("preset") or "",
+            user_id=run.user_id,
+            tenant=run.tenant,
+        )
