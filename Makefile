@@ -43,8 +43,10 @@ fmt: $(DEV_STAMP) ## Format, and mend what the linter can mend
 	ruff check --fix .
 
 test: setup-dev ## Every test but the long ones: unit, contract, integration, end to end
-	pytest $(PARALLEL) -m "not chaos and not floor" --durations=10
-	pytest -m "not chaos and floor" --durations=10
+	@failed=0; \
+	  pytest $(PARALLEL) -m "not chaos and not floor" --durations=10 || failed=1; \
+	  pytest -m "not chaos and floor" --durations=10 || failed=1; \
+	  exit $$failed
 
 test-chaos: setup-dev ## The long tests: repeated kills, soaks
 	pytest -m chaos

@@ -5,6 +5,7 @@ Ray reads its authentication settings at import, so they are set before anything
 
 import json
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,8 @@ _RAY_TOKEN.write_text("0123456789abcdef0123456789abcdef0123456789abcdef012345678
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN_PATH"] = str(_RAY_TOKEN)
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# A shell starts background jobs with SIGINT ignored, and every process of a test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # A developer's own settings must not steer the tests towards a floor that is in use.
 for _name in ("MQTT_URL", "REDIS_URL", "DATABASE_URL", "STORAGE_URL", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
     os.environ.pop(_name, None)
