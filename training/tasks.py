@@ -1,7 +1,7 @@
 """The training tasks under the names that the replaced system gave them.
 
-``train_model.submit(...)`` puts a run into ``ml_training``; ``evaluate_model.submit(...)``
-runs in ``ai_processing``. Free of torch, so that any process may import it and ask.
+``train_model.submit(...)`` puts a run into ``ml_training``; ``evaluate_model`` and
+``active_learning_loop`` run in ``ai_processing``. Free of torch, so that any process may import it and ask.
 Invariant: what is asked for here, on the page, over HTTP or by the command line becomes
 the same kind of run.
 """
@@ -11,16 +11,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cluster import metrics
 from cluster.errors import TaskCancelledError
 from cluster.run_queue_client import RunQueueClient
 from cluster.runs import Run, RunState
-from cluster.settings import Settings
+from cluster.settings import Settings, load_section
+from cluster.store import open_engine
 from cluster.task import task
+from ingest.baseline import NAME, VERSION
+from ingest.detection_settings import DetectorSettings
+from ingest.live_models import LiveModel
+from ingest.scorer import load_scorer
 from realtime.broadcaster import get_broadcaster
 from realtime.messages import MessageType
+from training.active_learning import STRATEGY, choose
 from training.datasets import read_dataset
 from training.errors import WorkersFailedError
 from training.order import TrainingOrder
+from training.promotion import champion
 from training.settings import TrainSettings
 from training.storage import Storage
 
@@ -126,3 +134,56 @@ def evaluate_model(model_id: str, dataset_id: int | str = "telemetry", user_id: 
             user_id, MessageType.TASK_COMPLETE, {"task_name": "evaluate_model", "result": result}
         )
     return result
+
+
+@task(lane="ai_processing", name="active_learning_loop")
+def active_learning_loop(
+    dataset_id: int | str = "telemetry", threshold: float = 0.85, k: int = 20, user_id: int | str = ""
+) -> dict[str, Any]:
+    """Choose the windows of a data set that a person should judge next, and tell the user.
+
+    Args:
+        dataset_id: see ``datasets.read_dataset``.
+        threshold: windows are chosen whose verdict is no surer than this, see ``active_learning.confidence``.
+        k: windows chosen at most.
+        user_id: who hears of the progress and the result.
+
+    Returns:
+        ``dataset_id`` and ``dataset_digest``, the ``model_id`` that judged, the ``strategy``, and
+        ``windows``, least sure first: tenant, device, metric, from, to, score and threshold of each.
+
+    Raises:
+        UnknownDatasetError, NotEnoughDataError: there is nothing to choose from.
+        ValueError: ``k`` or ``threshold`` is out of range.
+        ScorerError: the live model cannot be loaded.
+    """
+    broadcaster = get_broadcaster()
+    settings = Settings.load()
+    broadcaster.broadcast_task_progress(user_id or None, "active_learning_loop", 10.0, f"reading {dataset_id}")
+    dataset = read_dataset(str(dataset_id), settings.storage_url, TrainSettings().history_s, time.time())
+    live = _champion(settings.database_url)
+    model_id = f"{NAME}@{VERSION}" if live is None else f"{live.scorer}@{live.version}"
+    broadcaster.broadcast_task_progress(user_id or None, "active_learning_loop", 50.0, f"judging with {model_id}")
+    chosen = choose(dataset, load_scorer(live) if live else None, load_section(DetectorSettings), k, threshold)
+    metrics.active_learning_samples_identified.labels(STRATEGY).inc(len(chosen))
+    result = {
+        "dataset_id": dataset.name,
+        "dataset_digest": dataset.digest,
+        "model_id": model_id,
+        "strategy": STRATEGY,
+        "windows": [candidate.to_json() for candidate in chosen],
+    }
+    broadcaster.broadcast_task_progress(user_id or None, "active_learning_loop", 100.0, f"{len(chosen)} windows")
+    if user_id:
+        broadcaster.broadcast_to_user(
+            user_id, MessageType.TASK_COMPLETE, {"task_name": "active_learning_loop", "result": result}
+        )
+    return result
+
+
+def _champion(database_url: str) -> LiveModel | None:
+    engine = open_engine(database_url)
+    try:
+        return champion(engine)
+    finally:
+        engine.dispose()  # the worker is warm: it outlives this task

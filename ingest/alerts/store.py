@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, func, or_, select
 
+from cluster import metrics
 from cluster.clock import Clock
 from cluster.store import read_transaction
 from ingest.alerts import lifecycle
@@ -27,6 +28,8 @@ MAX_BULK = 10_000
 """Alerts of one action."""
 MAX_REQUEST_ID = 64
 """Characters of a request id."""
+LABEL_STRATEGY = "manual"
+"""A verdict is a label that a person gave unasked."""
 
 
 class UserAction(StrEnum):
@@ -148,8 +151,10 @@ class AlertStore:
             raise ValueError(f"one action takes at most {MAX_BULK} alerts, got {len(ids)}")
         step = _step(action, user_id, self._clock.time_s(), verdict, note)
         result: list[Alert] = []
+        labels: set[str] = set()
 
         def act(ledger: Ledger, _connection: Connection) -> None:
+            labels.clear()
             current = ledger.by_ids(ids)
             for alert_id in ids:
                 if alert_id not in current or tenant not in {None, current[alert_id].tenant}:
@@ -158,10 +163,14 @@ class AlertStore:
             for alert_id in dict.fromkeys(ids):
                 change = None if alert_id in done else step(current[alert_id])
                 if change is not None:
+                    if change.after.verdict is not current[alert_id].verdict:
+                        labels.add(alert_id)
                     current[alert_id] = ledger.add(change, recorded_at=change.at, request_id=request_id)
             result[:] = [current[alert_id] for alert_id in ids]
 
         in_ledger(self._engine, None, act)
+        # Only now: a transaction that was rolled back labelled nothing.
+        metrics.dataset_samples_labeled.labels(LABEL_STRATEGY).inc(len(labels))
         return result
 
     def counts(self, tenant: str | None = None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 import pytest
 from sqlalchemy import Engine
 
+from cluster.metrics import REGISTRY
 from ingest.alerts.engine import AlertEngine
 from ingest.alerts.model import Condition, Handling, Severity, Verdict
 from ingest.alerts.store import AlertQuery, AlertStore
@@ -66,6 +67,28 @@ def test_a_foreign_cursor_is_refused(store: AlertStore) -> None:
     """A caller's mistake is named at the door."""
     with pytest.raises(ValueError, match="not a cursor"):
         store.list(AlertQuery(cursor="x"))
+
+
+def test_a_verdict_that_changes_something_is_counted_as_a_label_once(
+    alert_engine: AlertEngine, store: AlertStore
+) -> None:
+    """Repeated requests, the same verdict again, actions without one and failed ones are no labels."""
+    ids = raise_many(alert_engine, 2)
+
+    def labels() -> float:
+        return REGISTRY.get_sample_value("dataset_samples_labeled_total", {"strategy": "manual"}) or 0.0
+
+    before = labels()
+    store.act(ids, "verdict", "ann", "r1", verdict="true_positive")
+    store.act(ids, "verdict", "ann", "r1", verdict="true_positive")
+    store.act(ids, "verdict", "bob", "r2", verdict="true_positive")
+    store.act(ids, "acknowledge", "ann", "r3")
+    with pytest.raises(AlertNotFoundError):
+        store.act([ids[0], "nobody"], "verdict", "ann", "r4", verdict="expected")
+    after_the_first = labels() - before
+    store.act(ids[:1], "close", "ann", "r5", verdict="false_positive")
+
+    assert (after_the_first, labels() - before) == (2.0, 3.0)
 
 
 def test_an_action_is_done_once_per_request(alert_engine: AlertEngine, store: AlertStore) -> None:
