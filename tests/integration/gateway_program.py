@@ -2,7 +2,8 @@
 
 A process of its own, because Serve reads its mode at import: ``haproxy`` or ``proxy``. Not
 a floor: hub, metrics and gateway only, on a Ray of its own. Reads one word a line from
-stdin and answers with one JSON line each; the first line out is ``{"url": ...}``.
+stdin and answers with one JSON line each; the first line out is
+``{"url": ..., "replica_ports": [...]}``.
 
     python -m tests.integration.gateway_program MODE FOLDER REDIS_URL
 """
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cluster.lanes import ray_resources
 from cluster.ports import PortBlock, free_port
 from serve_apps.floor_ports import FloorPorts
 from serve_apps.ray_head import ray_head_env
@@ -49,12 +51,20 @@ def main(mode: str, folder: Path, redis_url: str) -> None:
 
     settings = Settings.load()
     upgrade(settings.database_url)
-    ray.init(address="local", namespace=names.NAMESPACE, include_dashboard=False, num_cpus=2, log_to_driver=False)
+    ray.init(
+        address="local",
+        namespace=names.NAMESPACE,
+        include_dashboard=False,
+        num_cpus=2,
+        resources=ray_resources(),
+        log_to_driver=False,
+    )
     serve.start(http_options=serve.HTTPOptions(host=settings.http_host, port=settings.http_port))
     get_or_create_metrics(settings)
     get_or_create_hub(settings)
     serve.run(build_gateway(settings), name=names.SERVE_APPLICATION, route_prefix="/")
-    answer({"url": f"http://127.0.0.1:{settings.http_port}"})
+    first, last = ports.replica_http
+    answer({"url": f"http://127.0.0.1:{settings.http_port}", "replica_ports": [*range(first, last + 1)]})
     for line in sys.stdin:
         answer(command(line.strip(), settings))
     ray.shutdown()  # with all of Serve: its own end would wait for the sockets
@@ -66,6 +76,7 @@ def command(word: str, settings: Any) -> dict[str, Any]:
     from ray import serve
 
     from cluster import names
+    from cluster.task import task
     from serve_apps.gateway_deployment import build_gateway
 
     match word:
@@ -83,8 +94,20 @@ def command(word: str, settings: Any) -> dict[str, Any]:
         case "redeploy":
             serve.run(build_gateway(settings), name=names.SERVE_APPLICATION, route_prefix="/")
             return {"redeployed": True}
+        case "broadcast":
+            return {"confirmed": task(tell_ann, lane="general").submit().result(60)}
         case _:
             return {"error": f"unknown command {word!r}"}
+
+
+def tell_ann() -> bool:
+    """Task: broadcast once to a user and once to a channel that cannot be; tell whether the first was confirmed."""
+    from realtime import get_broadcaster
+
+    broadcaster = get_broadcaster()
+    broadcaster.broadcast_to_user("ann", "task_complete", {"answer": 42})
+    broadcaster.publish("no such channel", "task_complete", {})
+    return broadcaster.flush(20)
 
 
 def answer(value: dict[str, Any]) -> None:

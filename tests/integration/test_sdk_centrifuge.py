@@ -6,13 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -21,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
 from serve_apps.auth import TokenKind, cookie_name, issue_token
+from tests.integration.gateway_process import Gateway, running_gateway
 from tests.integration.sdk_clients import SDK, Listener, Wire, javascript, python
 
 pytestmark = [
@@ -30,8 +30,6 @@ pytestmark = [
 ]
 
 SECRET = b"s" * 64
-ROOT = Path(__file__).parent.parent.parent
-START_TIMEOUT_S = 120
 LIMITS = {
     # Sockets are renewed with 3001 while the tests run, and a slow client is found out within seconds.
     "WATCHFLOOR_GATEWAY_MIN_AGE_S": "3",
@@ -43,56 +41,10 @@ LIMITS = {
 Sdk = Callable[..., AbstractAsyncContextManager[Listener]]
 
 
-class Gateway:
-    """A started gateway, and what a test asks of it."""
-
-    def __init__(self, process: "subprocess.Popen[str]", url: str) -> None:
-        self._process = process
-        self.url = url
-
-    @property
-    def port(self) -> int:
-        return urlsplit(self.url).port or 0
-
-    def websocket(self, address: str = "", path: str = "websocket") -> str:
-        return f"ws://{address or urlsplit(self.url).netloc}/connection/{path}"
-
-    def command(self, word: str) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{word}\n")
-        self._process.stdin.flush()
-        return self.answer()
-
-    def answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "the gateway's process ended"
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-
 @pytest.fixture(scope="module", params=["haproxy", "proxy"])
 def gateway(request: pytest.FixtureRequest, redis_server: str) -> Iterator[Gateway]:
-    # A short path: HAProxy's sockets lie below it.
-    with tempfile.TemporaryDirectory(prefix="wf") as folder, Path(folder, "log").open("w+", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.gateway_program", request.param, folder, redis_server],
-            cwd=ROOT, env=os.environ | LIMITS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-        )  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            first = process.stdout.readline()
-            assert first, Path(folder, "log").read_text(encoding="utf-8")[-3000:]
-            yield Gateway(process, json.loads(first)["url"])
-        finally:
-            process.stdin.close()
-            process.stdout.close()
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    with running_gateway(request.param, redis_server, LIMITS) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -305,20 +257,26 @@ async def test_publish_answers_in_centrifugos_shape(gateway: Gateway, publisher:
     assert info.json()["result"]["nodes"][0]["num_clients"] >= 0
 
 
-async def test_metrics_show_the_gateway(gateway: Gateway) -> None:
+async def test_metrics_show_the_gateway(gateway: Gateway, publisher: httpx.AsyncClient) -> None:
     """Connections, messages, latency and closes by reason."""
-    async with httpx.AsyncClient(base_url=gateway.url) as client:
-        for _ in range(30):  # the replica pushes its own every two seconds
-            text = (await client.get("/metrics")).text
-            if "watchfloor_gateway_closes_total" in text:
-                break
-            await asyncio.sleep(0.5)
-    for name in (
-        "watchfloor_gateway_connections",
-        "watchfloor_gateway_sent_messages_total",
-        "watchfloor_gateway_send_latency_seconds",
-    ):
-        assert name in text
+    async with python(gateway.websocket(), token("meter")) as listener:
+        await listener.until(lambda heard: heard.count("connected") == 1)
+        offset = await publish(publisher, "noc:all", "counted")
+        await listener.until(lambda heard: offset in heard.offsets("noc:all"))
+    wanted = {
+        'watchfloor_gateway_connections{transport="websocket"}',
+        'watchfloor_gateway_sent_messages_total{kind="noc"}',
+        "watchfloor_gateway_send_latency_seconds_bucket",
+        'watchfloor_gateway_closes_total{code="1000"}',
+    }
+    missing = wanted
+    for _ in range(30):  # the replica pushes its own every two seconds
+        text = (await publisher.get("/metrics")).text
+        missing = {sample for sample in wanted if sample not in text}
+        if not missing:
+            break
+        await asyncio.sleep(0.5)
+    assert missing == set()
 
 
 async def test_killed_replica_and_restarted_hub_lose_nothing(gateway: Gateway, publisher: httpx.AsyncClient) -> None:
