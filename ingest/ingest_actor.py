@@ -16,12 +16,12 @@ from cluster.settings import Settings, load_section
 from cluster.store import open_engine
 from ingest.alerts.relay import Relay
 from ingest.inbox import MqttSettings
-from ingest.ingest_service import IngestService, IngestSettings, IngestStatus
+from ingest.ingest_service import IngestService, IngestSettings
 from ingest.mqtt_address import MqttAddress
+from ingest.status_broadcast import StatusBroadcast
 from ingest.telemetry_redis import TelemetrySettings, TelemetryStream
 from realtime.broadcaster import get_broadcaster
 from realtime.hub_client import HubClient
-from realtime.messages import MessageType
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ class IngestActor:
         engine = open_engine(settings.database_url)
         self._broadcaster = get_broadcaster()
         self._relay = Relay(engine, HubClient.connect())
-        self._was_blocked = False
         self._service = IngestService(
             address=MqttAddress.parse(settings.mqtt_url),
             topic_root=settings.topic_root,
@@ -47,7 +46,7 @@ class IngestActor:
             settings=load_section(IngestSettings),
             mqtt=load_section(MqttSettings),
             on_alerts=self._relay.wake,
-            on_tick=self._report,
+            on_tick=StatusBroadcast(self._broadcaster).on_tick,
         )
         self._relay.start()
         self._service.start()
@@ -70,21 +69,6 @@ class IngestActor:
         self._service.stop()
         self._relay.close()
         self._broadcaster.flush(1.0)
-
-    def _report(self, status: IngestStatus) -> None:
-        data = dataclasses.asdict(status)
-        # Latest-only: once a second, they would push the alerts out of the channel's history.
-        self._broadcaster.publish(
-            names.CHANNEL_NOC, MessageType.INGEST_STATUS, data, priority="progress", coalesce_key=names.INGEST
-        )
-        is_blocked = bool(status.blocked)
-        if is_blocked != self._was_blocked:
-            self._was_blocked = is_blocked
-            text = "ingest stopped acknowledging" if is_blocked else "ingest goes on"
-            data = {"component": "ingest", "message": text, "blocked": status.blocked}
-            self._broadcaster.broadcast_to_noc_dashboard(
-                MessageType.SYSTEM_ALERT, data, priority="high" if is_blocked else "normal"
-            )
 
 
 def get_or_create_ingest(settings: Settings) -> Any:

@@ -1,0 +1,153 @@
+"""Golden list of the fields in each message's ``data``, as their real producers send them; changed knowingly only."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes_alerts import START_S, FakeHub, decision, device_alert
+from fakes_alerts import FakeClock as AlertClock
+from fakes_realtime import ScriptedTransport
+from sqlalchemy import insert
+
+from cluster.lanes import LANES, get_route
+from cluster.run_life import ended, new_run
+from cluster.runs import RunOrigin, RunState, run_to_json
+from cluster.store import metadata, open_engine, write_transaction
+from ingest.alerts.engine import AlertEngine
+from ingest.alerts.relay import Relay
+from ingest.alerts.store import AlertStore
+from ingest.directory import devices
+from ingest.episode import Change
+from ingest.ingest_service import IngestStatus
+from ingest.status_broadcast import StatusBroadcast
+from realtime.broadcaster import Broadcaster
+from realtime.messages import MessageType
+from realtime.run_listener import RunListener
+from realtime.settings import BroadcastSettings
+from training.completion import Sample, announce
+from training.manifest import Manifest
+from training.order import TrainingOrder
+
+ANNOUNCED = "action actor alert alert_id alert_type at event_id message severity source_id timestamp"
+MODEL = "dataset_id model_id model_type run_id version"
+
+FIELDS = {
+    "alert_notification": ANNOUNCED,
+    "task_complete": f"{MODEL} result task_name",
+    "system_alert": "blocked component message",
+    "ml_prediction": f"{MODEL} actual forecast prediction series",
+    "task_progress": "message progress reason run_id state task_name",
+    "critical_alert": ANNOUNCED,
+    "supervisor_alert": ANNOUNCED,
+    "tenant_alert": ANNOUNCED,
+    "ml_training_complete": f"{MODEL} accuracy accuracy_kind metrics",
+    "alert_update": "action actor alert alert_id at event_id",
+    "run_update": (
+        "arguments created_at dataset_id ended_at hard_limit_s id lane message model_type origin priority progress "
+        "reason request_id resources result soft_limit_s started_at state stopping submission_id task tenant user_id "
+        "version waits_for"
+    ),
+    "ingest_status": (
+        "alerts_total blocked broker broker_connected broker_problem dead_letters devices_online duplicates_total "
+        "lag_s rate readings_total window"
+    ),
+    "model_update": f"{MODEL} alias metrics revision",
+}
+ALERT = (
+    "acked_at acked_by cleared_at client_id closed_at closed_by condition count device_id fingerprint handling id "
+    "labels last_seen_at metric occurrence recorded_at severity site source starts_at tenant text title value verdict "
+    "verdict_by version"
+)
+SOURCE = "kind model model_version rule score threshold"
+
+
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """Message type -> the ``data`` of every message that the producers sent."""
+    transport = ScriptedTransport()
+    broadcaster = Broadcaster(BroadcastSettings(), lambda: transport)
+    a_run_fails(broadcaster)
+    a_training_ends(broadcaster)
+    ingest_stops(broadcaster)
+    broadcaster.close()
+    found: dict[str, list[dict[str, Any]]] = {}
+    for draft in [*transport.sent, *alerts_happen(tmp_path_factory.mktemp("alerts")).published.values()]:
+        message = json.loads(draft.data)
+        found.setdefault(message["type"], []).append(message["data"])
+    return found
+
+
+def a_run_fails(broadcaster: Broadcaster) -> None:
+    route = get_route("train_model")
+    request = TrainingOrder(dataset_id="telemetry", user_id="ada").to_request()
+    run = new_run("01RUN", "01RUN", RunOrigin.API, request, route, LANES[route.lane], 0.0)
+    RunListener(broadcaster).on_change(run_to_json(ended(run, 1.0, RunState.FAILED, "worker died")))
+
+
+def a_training_ends(broadcaster: Broadcaster) -> None:
+    manifest = Manifest(
+        model_type="anomaly_detector",
+        version="v1",
+        files={},
+        config={},
+        dataset={"name": "recorded:nyc_taxi"},
+        metrics={"accuracy": 0.9},
+        settings={},
+        seed=0,
+        run_id="01RUN",
+        user_id="ada",
+        created_at="2026-01-01T00:00:00Z",
+        libraries={},
+    )
+    announce(broadcaster, manifest, Sample(series="recorded/nyc_taxi/value", forecast=1.0, actual=2.0), revision=1)
+
+
+def ingest_stops(broadcaster: Broadcaster) -> None:
+    status = IngestStatus(
+        rate=1.0,
+        window=0,
+        lag_s=0.0,
+        readings_total=1,
+        alerts_total=0,
+        dead_letters=0,
+        duplicates_total=0,
+        devices_online=1,
+        broker_connected=True,
+        broker="mqtt://127.0.0.1:1883",
+        broker_problem=None,
+        blocked={"alert": "the store is away"},
+    )
+    StatusBroadcast(broadcaster).on_tick(status)
+
+
+def alerts_happen(folder: Path) -> FakeHub:
+    """A device's alert, a critical one, a detector's, and what a person did."""
+    engine = open_engine(f"sqlite:///{folder}/floor.db")
+    metadata.create_all(engine)
+    owner = {"client_id": "7", "site": "Hall 3", "supervisor_id": "ann", "known": True}
+    with write_transaction(engine) as connection:
+        connection.execute(insert(devices).values(tenant="demo", device="door-1", **owner))
+    clock, hub = AlertClock(), FakeHub()
+    alerts = AlertEngine(engine, clock)
+    alerts.raise_device_alerts([device_alert(1), device_alert(2, alert_type="fire", severity="critical")])
+    (ref,) = alerts.raise_detector_alerts([decision(Change.RAISE, 1, ts=START_S)])
+    AlertStore(engine, clock).act([ref.alert_id], "acknowledge", "ann", "r1")
+    Relay(engine, hub, clock).publish_pending()
+    return hub
+
+
+@pytest.mark.parametrize("message_type", [str(kind) for kind in MessageType])
+def test_the_fields_of_each_type_are_the_agreed_ones(sent: dict[str, list[dict[str, Any]]], message_type: str) -> None:
+    """Every type has a producer here; a renamed, new or missing field is a change of the protocol."""
+    assert {tuple(sorted(data)) for data in sent[message_type]} == {tuple(sorted(FIELDS[message_type].split()))}
+
+
+@pytest.mark.parametrize(
+    "message_type", ["alert_notification", "critical_alert", "supervisor_alert", "tenant_alert", "alert_update"]
+)
+def test_the_alert_in_a_message_has_the_agreed_fields(sent: dict[str, list[dict[str, Any]]], message_type: str) -> None:
+    """All axes, owners and times; the same as over HTTP."""
+    for data in sent[message_type]:
+        assert sorted(data["alert"]) == ALERT.split()
+        assert sorted(data["alert"]["source"]) == SOURCE.split()
