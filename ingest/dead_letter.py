@@ -121,6 +121,16 @@ class DeadLetterStore:
         with read_transaction(self._engine) as connection:
             return int(connection.execute(select(func.coalesce(func.sum(dead_letters.c.count), 0))).scalar_one())
 
+    def by_reason(self) -> dict[str, int]:
+        """Number of messages set aside by reason, counting repetitions; the reason that came last is first."""
+        query = (
+            select(dead_letters.c.reason, func.sum(dead_letters.c.count))
+            .group_by(dead_letters.c.reason)
+            .order_by(func.max(dead_letters.c.last_at).desc())
+        )
+        with read_transaction(self._engine) as connection:
+            return {reason: int(count) for reason, count in connection.execute(query)}
+
     def list(self, limit: int = 100, before_id: int | None = None) -> tuple[DeadLetterRow, ...]:
         """Return the newest letters first; those older than ``before_id`` when given."""
         columns = [column for column in dead_letters.c if column.name != "key"]

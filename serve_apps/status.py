@@ -15,11 +15,13 @@ from rich.text import Text
 
 from cluster.ports import local_host
 from cluster.settings import Settings
+from serve_apps import service_checks
 from serve_apps.auth import issue_signin_key, issue_token
 from serve_apps.floor_state import FloorFolder, FloorRecord
 
 API_TIMEOUT_S = 3.0
 TOKEN_TTL_S = 60.0
+SHOWN_REASONS = 3
 LOCAL_USER = "local"
 """User id of whoever may read the data folder: its owner, who could sign any token."""
 
@@ -31,6 +33,7 @@ EMPTY: dict[str, Any] = {
     "readings_total": 0,
     "alerts_total": 0,
     "dead_letters_total": 0,
+    "dead_letters": {},
     "runs": [],
     "detector": {},
     "ingest": {},
@@ -53,11 +56,21 @@ def collect(settings: Settings) -> dict[str, Any]:
            for name, part in record.services.items()} if record.is_running else {}  # fmt: skip
     if record.is_running:
         own["gateway"] = {"state": "running" if answer else "starting", "detail": record.url, "pid": 0, "restarts": 0}
+        for name, problem in service_checks.problems(_external(record)).items():
+            own[name] |= {"state": "waiting", "detail": problem}
     services = dict(answer.get("services", {}))
     for name, part in own.items():
         # The supervisor knows whether a process lives; what the API adds about it is kept.
         services[name] = {**services.get(name, {}), **part}
     return status | answer | {"url": record.url, "phase": phase, "services": services}
+
+
+def _external(record: FloorRecord) -> Settings:
+    """Return where the services are that the supervisor does not watch, and nothing else."""
+    urls = record.urls | record.env
+    variables = {"mqtt": "MQTT_URL", "redis": "REDIS_URL", "database": "DATABASE_URL", "ray": "RAY_ADDRESS"}
+    is_external = {name for name, part in record.services.items() if part.state == "external"}
+    return Settings.load({variable: urls[variable] for name, variable in variables.items() if name in is_external})
 
 
 def call_api(settings: Settings, record: FloorRecord, path: str, timeout_s: float = API_TIMEOUT_S) -> Any:
@@ -101,6 +114,9 @@ def render(status: dict[str, Any]) -> Group:
         counts.add_row(
             name.removesuffix("_total").replace("_", " "), "?" if status[name] is None else f"{status[name]:,}"
         )
+    if status["dead_letters"]:
+        newest = list(status["dead_letters"].items())[:SHOWN_REASONS]
+        counts.add_row("  newest reasons", ", ".join(f"{reason} {count:,}" for reason, count in newest))
     ingest, detector = status["ingest"] or {}, status["detector"] or {}
     if "rate" in ingest:
         counts.add_row("readings/s", f"{float(ingest['rate']):.0f}")

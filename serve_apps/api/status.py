@@ -84,6 +84,7 @@ async def status(request: Request, identity: Annotated[Identity, Depends(require
         "services": {name: {"state": part["state"]} for name, part in floor["services"].items()},
         "readings_total": None,
         "dead_letters_total": None,
+        "dead_letters": None,
         "alerts_total": counts["total"] if counts else None,
         "runs": [run for run in floor["runs"] if run["tenant"] is not None and run["tenant"] == identity.tenant],
         "ingest": {},
@@ -117,7 +118,7 @@ class StatusBoard:
         )
         counts, letters, floor, circuits = await asyncio.gather(
             _told(asyncio.to_thread(AlertStore(deps.engine, SystemClock()).counts)),
-            _told(asyncio.to_thread(DeadLetterStore(deps.engine, source="api").total)),
+            _told(asyncio.to_thread(DeadLetterStore(deps.engine, source="api").by_reason)),
             _told(asyncio.to_thread(FloorFolder.of(deps.settings).read)),
             _told(asyncio.to_thread(lambda: get_breaker().snapshot())),
         )
@@ -134,7 +135,8 @@ class StatusBoard:
             "readings_total": ingest["readings_total"] if ingest else None,
             "alerts_total": counts["total"] if counts else None,
             "alerts": counts,
-            "dead_letters_total": letters,
+            "dead_letters_total": None if letters is None else sum(letters.values()),
+            "dead_letters": letters,
             "runs": [run_to_json(run) for run in runs or ()],
             "detector": detector or {},
             "ingest": ingest or {},

@@ -1,18 +1,25 @@
 """The running floor as its users meet it on the command line."""
 
+import json
+import json
 import re
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+import paho.mqtt.client as paho
 import pytest
 
+from ingest.device_mqtt import DeviceConnection
+from ingest.mqtt_address import MqttAddress
 from tests.floors import Floor
+from tests.ingest_parts import eventually
 
 pytestmark = pytest.mark.floor
 
 
 def test_status_is_one_object(floor: Floor) -> None:
-    """Every part runs, readings arrive, and nothing was dead-lettered."""
+    """Every part runs."""
     status = floor.status()
 
     assert {"url", "services", "readings_total", "alerts_total", "dead_letters_total", "runs"} <= status.keys()
@@ -20,6 +27,59 @@ def test_status_is_one_object(floor: Floor) -> None:
     states = {name: part["state"] for name, part in status["services"].items()}
     assert {"mqtt", "redis", "database", "storage", "ray", "gateway", "ingest", "detector"} <= states.keys()
     assert set(states.values()) == {"running"}
+
+
+def test_what_cannot_be_used_is_counted_and_ingest_goes_on(floor: Floor) -> None:
+    """A broken reading and a stray topic: two dead letters more, by their reasons, and readings still come."""
+    before = floor.status()
+    urls = json.loads((floor.data_dir / "floor.json").read_text(encoding="utf-8"))["urls"]
+    client: DeviceConnection[int] = DeviceConnection(MqttAddress.parse(urls["MQTT_URL"]), "broken-sender")
+    client.start()
+    try:
+        assert client.wait_connected(20)
+        client.publish("wf/demo/broken-1/telemetry", b'{"values": {"value": 1', 1)
+        client.publish("wf/demo/broken-1/telemetri", b'{"values": {"value": 1}}', 2)
+        assert eventually(lambda: client.num_open() == 0)
+    finally:
+        client.stop()
+
+    wanted = before["dead_letters_total"] + 2
+    assert eventually(lambda: floor.status()["dead_letters_total"] >= wanted, every_s=1)
+    counted = floor.status()
+    assert eventually(lambda: floor.status()["readings_total"] > counted["readings_total"], 60, every_s=1)
+    after = floor.status()
+    assert after["dead_letters_total"] == wanted
+    for reason in ("not_json", "unknown_topic"):
+        assert after["dead_letters"][reason] == before["dead_letters"].get(reason, 0) + 1
+    table = floor.cli("status").stdout
+    assert re.search(r"newest reasons +(not_json|unknown_topic) \d", table), table
+
+
+def test_speed_and_start_of_the_demo_are_said(floor: Floor) -> None:
+    """Nobody has to wonder whether a part of a series was chosen to look good."""
+    detail = floor.status()["services"]["demo"]["detail"]
+
+    assert "50 readings/s each" in detail
+    assert "every series from 0% of its length" in detail
+    assert f"the demo replays {detail}" in floor.up_said
+
+
+def test_a_refused_mqtt_5_client_is_told_what_helps(floor: Floor) -> None:
+    """The embedded broker speaks 3.1.1 only, and a device's maker would look in vain for the reason."""
+    record = json.loads((floor.data_dir / "floor.json").read_text(encoding="utf-8"))
+    broker = urlsplit(record["urls"]["MQTT_URL"])
+    assert "MQTT_URL" not in floor.status()["services"]["mqtt"]["detail"]
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, "five", protocol=paho.MQTTv5, reconnect_on_failure=False)
+    client.username_pw_set(broker.username, broker.password)
+
+    client.connect(str(broker.hostname), broker.port or 0)
+    client.loop_start()
+    try:
+        assert eventually(lambda: "MQTT_URL" in floor.status()["services"]["mqtt"]["detail"], every_s=0.5)
+    finally:
+        client.loop_stop()
+    detail = floor.status()["services"]["mqtt"]["detail"]
+    assert re.search(r"refused MQTT 5 clients: (five|127\.0\.0\.1) \(use 3\.1\.1, or set MQTT_URL", detail)
 
 
 def test_a_second_up_says_that_it_runs(floor: Floor) -> None:

@@ -1,5 +1,7 @@
 """Ingest between real brokers and real stores: accepted is stored, once, whatever happens in between."""
 
+import hashlib
+import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -131,7 +133,8 @@ def test_each_bad_message_is_set_aside_once_and_ingest_goes_on(
             continue  # presence below; nats-server does not deliver an empty payload twice the same way
         expected.append((bad.reason, len(bad.payload)))
         assert device.send_raw(bad.payload, TopicClass(bad.kind))
-    oversize = b'{"values":{"value":1}}'.ljust(4 * 1024 * 1024 - 200)
+    # No two parts of it are alike, so that what is kept can be told from any other part.
+    oversize = b'{"values":{"value":1}}' + random.Random(7).randbytes(4 * 1024 * 1024 - 300)
     assert device.send_raw(oversize, timeout_s=10.0)
     expected.append((Reason.OVERSIZE, len(oversize)))
     assert device.send_raw(telemetry()[:-1].ljust(MAX_PAYLOAD_BYTES - 1) + b"}")
@@ -143,7 +146,8 @@ def test_each_bad_message_is_set_aside_once_and_ingest_goes_on(
     assert all(row.count == 1 for row in letters.list(1000))
     assert eventually(lambda: ingest.status().dead_letters == len(expected))
     (large,) = [row for row in letters.list(1000) if row.reason == Reason.OVERSIZE]
-    assert (len(large.payload), large.payload_bytes) == (64 * 1024, len(oversize))
+    assert large.payload == oversize[: 64 * 1024]
+    assert (large.payload_bytes, large.sha256) == (len(oversize), hashlib.sha256(oversize).hexdigest())
 
 
 def test_a_topic_that_matches_no_template_is_set_aside(mqtt_url: str, make_ingest: MakeIngest) -> None:

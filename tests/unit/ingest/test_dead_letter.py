@@ -18,11 +18,15 @@ def store(tmp_path: Path) -> DeadLetterStore:
 
 
 def letter(
-    payload: bytes = b"{", topic: str = "wf/a/b/telemetry", at: float = 1.0, is_repeat: bool = False
+    payload: bytes = b"{",
+    topic: str = "wf/a/b/telemetry",
+    at: float = 1.0,
+    is_repeat: bool = False,
+    reason: Reason = Reason.NOT_JSON,
 ) -> DeadLetter:
     return DeadLetter(
         topic=topic,
-        reason=Reason.NOT_JSON,
+        reason=reason,
         detail="at character 1",
         payload=payload,
         payload_bytes=len(payload),
@@ -65,6 +69,15 @@ def test_equal_content_on_two_topics_is_two_letters(store: DeadLetterStore) -> N
     store.add([letter(topic="wf/a/b/telemetry"), letter(topic="wf/a/c/telemetry")])
 
     assert [row.topic for row in store.list()] == ["wf/a/c/telemetry", "wf/a/b/telemetry"]
+
+
+def test_letters_are_counted_by_reason_the_newest_first(store: DeadLetterStore) -> None:
+    """Repetitions count, and the last arrival of a reason decides its place."""
+    store.add([letter(b"[", at=1.0), letter(b"\xff", at=2.0, reason=Reason.NOT_UTF8), letter(at=1.5), letter(at=3.0)])
+
+    assert list(store.by_reason().items()) == [("not_json", 3), ("not_utf8", 1)]
+    store.add([letter(b"\xff", at=4.0, reason=Reason.NOT_UTF8)])
+    assert list(store.by_reason().items()) == [("not_utf8", 2), ("not_json", 3)]
 
 
 def test_a_payload_is_cut(store: DeadLetterStore) -> None:

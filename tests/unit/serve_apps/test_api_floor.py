@@ -197,12 +197,14 @@ async def test_config_says_what_the_caller_may(api: ApiFloor) -> None:
 async def test_status_tells_what_is_away_and_never_guesses(api: ApiFloor) -> None:
     """Without Ray ingest and detector do not answer: their state says so, their figures are null."""
     api.alerts.raise_device_alerts([device_alert()])
+    broken = letter("wf/demo/pump/telemetry", b"{nonsense")
+    DeadLetterStore(api.engine, source="test").add([broken, broken])
     async with api.caller("operator") as caller:
         status = (await caller.get("/api/v1/status")).json()
 
     assert set(status) >= set(EMPTY) - {"phase", "error"}
     assert status["alerts_total"] == 1
-    assert status["dead_letters_total"] == 0
+    assert (status["dead_letters_total"], status["dead_letters"]) == (2, {str(broken.reason): 2})
     assert status["readings_total"] is None
     assert status["services"]["ingest"]["state"] == "waiting"
     assert status["services"]["hub"]["state"] == "running"
@@ -210,10 +212,12 @@ async def test_status_tells_what_is_away_and_never_guesses(api: ApiFloor) -> Non
 
 async def test_status_keeps_other_tenants_to_itself(api: ApiFloor) -> None:
     """A tenant hears of its own alerts, and of parts only whether they work."""
+    DeadLetterStore(api.engine, source="test").add([letter("wf/others/pump/telemetry", b"\xff")])
     api.alerts.raise_device_alerts([device_alert(), device_alert(2, tenant="others", device="x")])
     async with api.caller("viewer", tenant="demo") as caller:
         status = (await caller.get("/api/v1/status")).json()
 
     assert status["alerts_total"] == 1
     assert status["readings_total"] is None
+    assert (status["dead_letters_total"], status["dead_letters"]) == (None, None)
     assert all(set(part) == {"state"} for part in status["services"].values())
