@@ -2,8 +2,9 @@
 
 Knows nothing of what an identity may do (``authorisation.py``) and opens no connection:
 whether a link was used before is asked of the function it is given.
-Invariant: an identity only ever comes from a signature by the floor's secret, with an
-expiry, and a token of one kind is never accepted in the place of another.
+Invariant: an identity only ever comes from a signature, by the floor's secret or by a key
+that its identity provider publishes, with an expiry; a token of one kind is never accepted
+in the place of another, and a key never with another algorithm than its own.
 """
 
 import secrets
@@ -16,12 +17,12 @@ from typing import Any
 import jwt
 
 from serve_apps.errors import AuthenticationError, TokenExpiredError
+from serve_apps.identity_provider import MAX_TOKEN_CHARS, KeySource, claimed_algorithm, provided_claims
 
 ALGORITHM = "HS256"
 SIGNIN_TTL_S = 600.0
 SESSION_TTL_S = 12 * 3600.0
 MAX_TTL_S = 365 * 86400.0
-MAX_TOKEN_CHARS = 8192
 COOKIE_PREFIX = "watchfloor_session_"
 
 
@@ -150,17 +151,23 @@ ConsumeOnce = Callable[[str, float], Awaitable[bool]]
 class Authenticator:
     """Turns what a request carries into an identity, for one floor."""
 
-    def __init__(self, secret: bytes, *, http_port: int, consume: ConsumeOnce) -> None:
+    def __init__(
+        self, secret: bytes, *, http_port: int, consume: ConsumeOnce, provider: KeySource | None = None
+    ) -> None:
         self._secret = _usable(secret)
         self._consume = consume
+        self._provider = provider
         self.cookie_name = cookie_name(http_port)
 
     def from_token(self, token: str) -> Identity:
         """Verify a bearer token, an API key or the token of a connect command.
 
         Raises:
+            KeysUnavailableError: the provider's keys are not known yet; the client may try again.
             AuthenticationError: see ``verify_token``.
         """
+        if self._provider is not None and claimed_algorithm(token) != ALGORITHM:
+            return _provided_identity(self._provider, token)
         return verify_token(self._secret, token)
 
     def from_cookie(self, value: str) -> Identity:
@@ -194,6 +201,23 @@ class Authenticator:
             kind=TokenKind.SESSION,
         )
         return self.from_cookie(session), session
+
+
+def _provided_identity(keys: KeySource, token: str) -> Identity:
+    claims, settings = provided_claims(keys, token), keys.settings
+    if settings.tenant_claim not in claims:
+        # Left out by mistake it must not open the floor to a tenant's user.
+        raise AuthenticationError(f"invalid claims: {settings.tenant_claim} is missing")
+    own = {role.value for role in Role}
+    return _identity(
+        {
+            "sub": claims["sub"],
+            "exp": claims["exp"],
+            "tenant": claims[settings.tenant_claim],
+            "roles": [role for role in _strings(claims, settings.roles_claim) if role in own],
+            "groups": list(_strings(claims, settings.groups_claim)),
+        }
+    )
 
 
 def _usable(secret: bytes) -> bytes:

@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 from cluster import names
 from serve_apps.auth import Identity, Role
 from serve_apps.deps import deps_of
-from serve_apps.errors import AuthenticationError
+from serve_apps.errors import AuthenticationError, KeysUnavailableError
 
 
 class Access(StrEnum):
@@ -143,6 +143,8 @@ def identify(request: Request) -> Identity | None:
         if request.method not in SAFE_METHODS and not is_own_origin(request):
             raise HTTPException(403, "the request comes from another origin")
         return auth.from_cookie(cookie)
+    except KeysUnavailableError as error:
+        raise HTTPException(503, str(error), headers={"Retry-After": "2"}) from error
     except AuthenticationError as error:
         raise HTTPException(401, str(error), headers={"WWW-Authenticate": "Bearer"}) from error
 

@@ -32,6 +32,16 @@ class TokenExpiredError(AuthenticationError):
         return (TokenExpiredError, ())
 
 
+class KeysUnavailableError(AuthenticationError):
+    """The identity provider's keys are not here yet; the same token may be good in a moment."""
+
+    def __init__(self) -> None:
+        super().__init__("the identity provider's keys are not known yet, try again")
+
+    def __reduce__(self) -> tuple[type["KeysUnavailableError"], tuple[()]]:
+        return (KeysUnavailableError, ())
+
+
 class FrameError(GatewayError):
     """A client's frame is no command of the protocol; its connection is closed with 3501."""
 

@@ -25,6 +25,8 @@ from serve_apps.connections import Connections
 from serve_apps.deps import GatewayDeps
 from serve_apps.errors import FeedDeadError
 from serve_apps.gateway_settings import GatewaySettings
+from serve_apps.identity_provider import IdentityProviderSettings
+from serve_apps.provider_keys_http import ProviderKeys
 from serve_apps.replica_state import is_shutting_down
 from serve_apps.signin_redis import UsedLinks
 
@@ -97,9 +99,19 @@ def build_deps(settings: Settings) -> GatewayDeps:
             settings.secret_path.read_bytes().strip(),
             http_port=settings.http_port,
             consume=UsedLinks(client).consume,
+            provider=_provider_keys(),
         ),
         relay=relay,
     )
+
+
+def _provider_keys() -> ProviderKeys | None:
+    settings = load_section(IdentityProviderSettings)
+    if not settings.jwks_url:
+        return None
+    keys = ProviderKeys(settings)
+    keys.start()
+    return keys
 
 
 def build_gateway(settings: Settings) -> serve.Application:

@@ -21,7 +21,7 @@ from serve_apps import frames
 from serve_apps.auth import Identity
 from serve_apps.codes import CloseCode, ErrorCode, UnsubscribeCode
 from serve_apps.credit import Budget, Credit, CreditWindow
-from serve_apps.errors import AuthenticationError, FrameError, TokenExpiredError
+from serve_apps.errors import AuthenticationError, FrameError, KeysUnavailableError, TokenExpiredError
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.rate import TokenBucket
 
@@ -312,6 +312,8 @@ class Session:
             identity = self._rules.authenticate(command.token) if command.token else self._cookie_identity
         except TokenExpiredError:
             return self._refuse_connect(command.id, ErrorCode.TOKEN_EXPIRED, CloseCode.INVALID_TOKEN)
+        except KeysUnavailableError:
+            return self._refuse_connect(command.id, ErrorCode.INTERNAL, CloseCode.INTERNAL)
         except AuthenticationError:
             return self._close(CloseCode.INVALID_TOKEN)
         if identity is None:
@@ -410,6 +412,8 @@ class Session:
             identity = self._rules.authenticate(command.token)
         except TokenExpiredError:
             return self._refuse(command.id, ErrorCode.EXPIRED)
+        except KeysUnavailableError:
+            return self._refuse(command.id, ErrorCode.INTERNAL)
         except AuthenticationError:
             return self._close(CloseCode.INVALID_TOKEN)
         current = self._identified()

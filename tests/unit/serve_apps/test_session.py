@@ -12,7 +12,7 @@ from serve_apps import frames
 from serve_apps.auth import Identity, Role
 from serve_apps.authorisation import may_subscribe, server_channels
 from serve_apps.codes import CloseCode, ErrorCode
-from serve_apps.errors import AuthenticationError, TokenExpiredError
+from serve_apps.errors import AuthenticationError, KeysUnavailableError, TokenExpiredError
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.session import (
     Attach,
@@ -51,6 +51,8 @@ TOKENS: dict[str, Identity] = {
 def authenticate(token: str) -> Identity:
     if token == "expired":
         raise TokenExpiredError
+    if token == "of-a-new-key":
+        raise KeysUnavailableError
     if token not in TOKENS:
         raise AuthenticationError("invalid token")
     return TOKENS[token]
@@ -138,6 +140,9 @@ def test_connect_by_cookie_offers_no_refresh() -> None:
             {"id": 1, "connect": {"token": "expired"}}, [Refuse(1, ErrorCode.TOKEN_EXPIRED)], id="expired-token"
         ),
         pytest.param({"id": 1, "connect": {"token": "over"}}, [Refuse(1, ErrorCode.EXPIRED)], id="expired-now"),
+        pytest.param(
+            {"id": 1, "connect": {"token": "of-a-new-key"}}, [Refuse(1, ErrorCode.INTERNAL)], id="key-not-known-yet"
+        ),
         pytest.param({"id": 1, "subscribe": {"channel": "run:a"}}, [Close(CloseCode.BAD_REQUEST)], id="not-connected"),
         pytest.param({"id": 1, "ping": {}}, [Close(CloseCode.BAD_REQUEST)], id="ping-before-connect"),
         pytest.param({"send": {}}, [Close(CloseCode.BAD_REQUEST)], id="send-before-connect"),
@@ -167,6 +172,9 @@ def test_first_command(command: dict[str, Any], effects: list[Effect]) -> None:
             id="refresh-other-rights",
         ),
         pytest.param({"id": 9, "refresh": {"token": "expired"}}, [Refuse(9, ErrorCode.EXPIRED)], id="refresh-expired"),
+        pytest.param(
+            {"id": 9, "refresh": {"token": "of-a-new-key"}}, [Refuse(9, ErrorCode.INTERNAL)], id="refresh-new-key"
+        ),
         pytest.param({"id": 9, "refresh": {"token": "over"}}, [Refuse(9, ErrorCode.EXPIRED)], id="refresh-over"),
         pytest.param(
             {"id": 9, "subscribe": {"channel": "run:" + "a" * 252}}, [Refuse(9, ErrorCode.BAD_REQUEST)], id="too-long"
