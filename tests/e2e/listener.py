@@ -1,10 +1,11 @@
-"""The official Python SDK beside the browser: hears what the floor publishes to an operator."""
+"""The official Python SDK in a process of its own: hears what the floor publishes to a user."""
 
 import json
 import os
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,15 +17,24 @@ Heard = dict[int, dict[str, Any]]
 """Publications of one channel by their offset."""
 
 
-class SdkListener:
-    """``centrifuge-python`` in a process of its own, with server-side subscriptions only."""
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One publication as the SDK handed it over."""
 
-    def __init__(self, url: str, token: str, channel: str) -> None:
+    channel: str
+    offset: int
+    data: dict[str, Any]
+
+
+class SdkListener:
+    """``centrifuge-python`` with server-side subscriptions only."""
+
+    def __init__(self, url: str, token: str) -> None:
         self._url = url.replace("http", "ws", 1).rstrip("/") + "/connection/websocket"
         self._token = token
-        self._channel = channel
         self._connected = threading.Event()
-        self.heard: Heard = {}
+        self.said: list[Said] = []
+        """Every publication, in the order of their arrival."""
 
     def __enter__(self) -> "SdkListener":
         self._process = subprocess.Popen(
@@ -49,11 +59,15 @@ class SdkListener:
         self._reader.join(START_TIMEOUT_S)
         self._process.stdout.close()
 
+    def heard(self, channel: str) -> Heard:
+        """Return what was heard on one channel so far."""
+        return {said.offset: said.data for said in list(self.said) if said.channel == channel}
+
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             said = json.loads(line)
             if said.get("connected"):
                 self._connected.set()
-            elif said["channel"] == self._channel:
-                self.heard[said["offset"]] = said["data"]
+            else:
+                self.said.append(Said(**said))

@@ -150,14 +150,14 @@ def test_the_official_sdk_hears_what_the_page_hears(operator: BrowserContext, fl
     page.on("websocket", lambda socket: _overhear(socket, by_page))
     page.goto(floor.url)
     page.locator(".link[data-state=live]").wait_for(timeout=20_000)
-    with SdkListener(floor.url, floor.token(user="sdk"), names.CHANNEL_NOC) as sdk:
+    with SdkListener(floor.url, floor.token(user="sdk")) as sdk:
         target = alerts(page)[0]["id"]
         for _ in range(3):
             _act(floor, "acknowledge", target, page)
             _act(floor, "unacknowledge", target, page)
-        eventually(lambda: page.wait_for_timeout(500) or len(_event_ids(sdk.heard)) >= 6, 60)
+        eventually(lambda: page.wait_for_timeout(500) or len(_event_ids(sdk.heard(names.CHANNEL_NOC))) >= 6, 60)
         page.wait_for_timeout(1500)
-        by_sdk = dict(sdk.heard)
+        by_sdk = sdk.heard(names.CHANNEL_NOC)
     page.close()
     both = range(max(min(by_page), min(by_sdk)), min(max(by_page), max(by_sdk)) + 1)
 
