@@ -17,7 +17,21 @@ from starlette.exceptions import HTTPException
 
 from cluster.errors import ServiceUnavailableError
 from serve_apps import pages, websocket
-from serve_apps.api import alerts, commands, dead_letters, devices, lanes, models, publish, runs, signin, status, uni
+from serve_apps.api import (
+    alerts,
+    batch,
+    commands,
+    dead_letters,
+    devices,
+    history,
+    lanes,
+    models,
+    publish,
+    runs,
+    signin,
+    status,
+    uni,
+)
 from serve_apps.connections import Connections
 from serve_apps.deps import GatewayDeps
 from serve_apps.gateway_settings import GatewaySettings
@@ -26,7 +40,8 @@ from serve_apps.http_guard import HttpGuard
 ROUTERS = tuple(
     module.router
     for module in (
-        websocket, uni, publish, signin, status, alerts, devices, commands, runs, lanes, models, dead_letters, pages,
+        websocket, uni, publish, history, batch, signin, status, alerts, devices, commands, runs, lanes, models,
+        dead_letters, pages,
     )
 )  # fmt: skip
 

@@ -38,6 +38,9 @@ ROUTES: Mapping[tuple[str, str], Role | Access] = {
     ("GET", "/connection/uni_sse"): Access.IN_PROTOCOL,
     ("POST", "/api/publish"): Role.ENGINEER,
     ("POST", "/api/broadcast"): Role.ENGINEER,
+    ("POST", "/api/history"): Role.VIEWER,
+    # Each of its commands is asked for by itself.
+    ("POST", "/api/batch"): Role.VIEWER,
     ("POST", "/api/info"): Role.OPERATOR,
     ("GET", "/api/v1/config"): Role.VIEWER,
     ("GET", "/api/v1/status"): Role.VIEWER,
@@ -91,6 +94,11 @@ def may_subscribe(identity: Identity, channel: str) -> bool:
         tenant = rest.partition("/")[0]
         return identity.has(Role.VIEWER) and (identity.is_floor_wide or identity.tenant == tenant)
     return channel in server_channels(identity)
+
+
+def may_read_history(identity: Identity, channel: str) -> bool:
+    """Tell whether ``identity`` may read what was published on ``channel`` over the HTTP API."""
+    return may_subscribe(identity, channel) or (identity.is_floor_wide and identity.has(Role.ENGINEER))
 
 
 def may_publish(identity: Identity, channel: str) -> bool:

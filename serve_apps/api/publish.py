@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.errors import ServiceUnavailableError
@@ -55,20 +55,20 @@ class BroadcastRequest(_Message):
 
 
 @router.post("/api/publish")
-async def publish(body: PublishRequest, request: Request, identity: Publisher) -> JSONResponse:
+async def publish(body: PublishRequest, request: Request, identity: Publisher) -> Response:
     """Publish one message; the answer carries its position."""
-    answer = (await _publish(request, identity, body, [body.channel]))[0]
-    return JSONResponse(answer)
+    answer = (await publish_to(request, identity, body, [body.channel]))[0]
+    return json_response(answer)
 
 
 @router.post("/api/broadcast")
-async def broadcast(body: BroadcastRequest, request: Request, identity: Publisher) -> JSONResponse:
+async def broadcast(body: BroadcastRequest, request: Request, identity: Publisher) -> Response:
     """Publish one message to several channels; the answer carries one response for each, in order."""
-    return JSONResponse({"result": {"responses": await _publish(request, identity, body, body.channels)}})
+    return json_response({"result": {"responses": await publish_to(request, identity, body, body.channels)}})
 
 
 @router.post("/api/info")
-async def info(request: Request, _identity: Operator) -> JSONResponse:
+async def info(request: Request, _identity: Operator) -> Response:
     """Describe this gateway replica."""
     register = connections_of(request)
     node = {
@@ -79,24 +79,29 @@ async def info(request: Request, _identity: Operator) -> JSONResponse:
         "num_users": register.num_users,
         "num_channels": register.feed.num_channels,
     }
-    return JSONResponse({"result": {"nodes": [node]}})
+    return json_response({"result": {"nodes": [node]}})
 
 
-async def _publish(
+async def publish_to(
     request: Request, identity: Identity, message: _Message, channels: list[str]
 ) -> list[dict[str, Any]]:
+    """Publish one message to several channels and return an answer for each, in their order.
+
+    Raises:
+        ServiceUnavailableError: nobody knows whether it was published.
+    """
     data = orjson.dumps(message.data)
     answers: list[dict[str, Any]] = []
     drafts: list[tuple[int, Draft]] = []
     for place, channel in enumerate(channels):
-        answers.append(_error(ErrorCode.PERMISSION_DENIED))
+        answers.append(error_answer(ErrorCode.PERMISSION_DENIED))
         if may_publish(identity, channel):
             try:
                 drafts.append((place, _draft(channel, data, message)))
             except InvalidChannelError:
-                answers[place] = _error(ErrorCode.UNKNOWN_CHANNEL)
+                answers[place] = error_answer(ErrorCode.UNKNOWN_CHANNEL)
             except InvalidMessageError:
-                answers[place] = _error(ErrorCode.LIMIT_EXCEEDED, f"data is over {MAX_PUBLICATION_BYTES} bytes")
+                answers[place] = error_answer(ErrorCode.LIMIT_EXCEEDED, f"data is over {MAX_PUBLICATION_BYTES} bytes")
     if drafts:
         try:
             positions = await deps_of(request).hub.publish([draft for _, draft in drafts], PUBLISH_TIMEOUT_S)
@@ -116,5 +121,11 @@ def _position(position: StreamPosition) -> dict[str, Any]:
     return {"offset": position.offset, "epoch": position.epoch}
 
 
-def _error(code: ErrorCode, detail: str = "") -> dict[str, Any]:
+def json_response(answer: dict[str, Any]) -> Response:
+    """Return an answer that may hold payloads as they came, without parsing them."""
+    return Response(orjson.dumps(answer), media_type="application/json")
+
+
+def error_answer(code: ErrorCode, detail: str = "") -> dict[str, Any]:
+    """Return a refusal as Centrifugo's API says it, inside an answer of status 200."""
     return {"error": {"code": int(code), "message": f"{code.reason}: {detail}" if detail else code.reason}}
