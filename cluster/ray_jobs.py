@@ -7,10 +7,11 @@ are told apart.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
+from ray._private.worker import get_dashboard_url
 from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.util.state import list_actors
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 DASHBOARD_VARIABLE = "RAY_API_SERVER_ADDRESS"
 """Ray's own name for it; the supervisor exports it to every process of the floor."""
-DEFAULT_DASHBOARD_URL = "http://127.0.0.1:8265"
 REQUEST_TIMEOUT_S = 5.0
 SERVICE = "Ray's job server"
 
@@ -49,8 +49,10 @@ class _BoundedClient(JobSubmissionClient):
 class RayJobs:
     """The ``JobBackend`` on Ray Jobs."""
 
-    def __init__(self, dashboard_url: str) -> None:
+    def __init__(self, dashboard_url: str, env_vars: Mapping[str, str] | None = None) -> None:
+        """Say where jobs are taken, and what every launched one finds in its environment."""
         self._url = dashboard_url
+        self._env_vars = dict(env_vars or {})
         self._client: JobSubmissionClient | None = None
 
     def launch(self, run: Run, entrypoint: str) -> None:
@@ -62,7 +64,7 @@ class RayJobs:
             LaunchRefusedError: it can never be started.
             ServiceUnavailableError: not now.
         """
-        variables = {
+        variables = self._env_vars | {
             RUN_ID_VARIABLE: run.id,
             "WATCHFLOOR_RUN_SOFT_LIMIT_S": f"{run.soft_limit_s:g}",
             "WATCHFLOOR_RUN_HARD_LIMIT_S": f"{run.hard_limit_s:g}",
@@ -94,6 +96,20 @@ class RayJobs:
             if "status code 404" in str(error) or "status code 400" in str(error):
                 return  # unknown, or a plain driver: that one ends itself when it is told
             raise self._unavailable(error) from error
+
+    def stop_launched(self) -> None:
+        """Ask every job that a queue has launched, and that has not ended, to stop.
+
+        Raises:
+            ServiceUnavailableError: not now.
+        """
+        try:
+            jobs = self._connected().list_jobs()
+        except (OSError, RuntimeError) as error:
+            raise self._unavailable(error) from error
+        for job in jobs:
+            if "run_id" in (job.metadata or {}) and not JobStatus(job.status).is_terminal() and job.submission_id:
+                self.stop(job.submission_id)
 
     def report(self, submission_id: str) -> JobReport:
         """Say how a job does."""
@@ -146,8 +162,8 @@ class RayJobs:
 
 
 def dashboard_url() -> str:
-    """Return where this floor's Ray takes jobs."""
-    return os.environ.get(DASHBOARD_VARIABLE) or DEFAULT_DASHBOARD_URL
+    """Return where this floor's Ray takes jobs: as the environment says, else as the connected Ray does."""
+    return os.environ.get(DASHBOARD_VARIABLE) or f"http://{get_dashboard_url()}"  # type: ignore[no-untyped-call]
 
 
 def _first_line(text: str) -> str:

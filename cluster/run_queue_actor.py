@@ -12,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
+import ray
+
 from cluster import names
 from cluster.actors import configure_process, get_or_create
 from cluster.clock import SystemClock
@@ -41,7 +43,8 @@ class RunQueueActor:
         self._queue = RunQueue(
             queue_settings,
             RunStore(open_engine(settings.database_url)),
-            RayJobs(dashboard_url()),
+            # What this actor was given by its floor is missing on the nodes, so jobs are given it as well.
+            RayJobs(dashboard_url(), ray.get_runtime_context().runtime_env.get("env_vars", {})),
             SystemClock(),
             on_change=RunNews(listener).tell if listener else lambda _run: None,
         )

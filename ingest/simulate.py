@@ -19,7 +19,6 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -32,6 +31,7 @@ from ingest.device_mqtt import DeviceConnection
 from ingest.directory import DeviceDirectory, read_entries
 from ingest.mqtt_address import MqttAddress
 from ingest.recorded import RecordedSeries, load_series, series_names
+from ingest.replay import Replay
 from ingest.topics import TopicClass, TopicTree
 
 logger = logging.getLogger(__name__)
@@ -47,28 +47,6 @@ RETRY_S = 0.05
 
 MessageKey = tuple[str, str, int]
 """(device, boot_id, seq); alerts and readings of one device share the numbers here."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replay:
-    """How the recorded series are replayed."""
-
-    speed: float = 50.0
-    """Readings per second and device."""
-    start: float = 0.0
-    """Where in each series to begin: 0 its first point, 0.5 its middle; the same for all."""
-    loops: bool = True
-    """Begin again at a series' first point when it ends; otherwise that device falls silent."""
-    seed: int = 1
-    """Of the alerting devices."""
-    has_alerts: bool = True
-    """Whether the alerting devices take part."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.speed <= 10_000:
-            raise ValueError(f"speed must be above 0 and at most 10000 readings/s, got {self.speed}")
-        if not 0 <= self.start < 1:
-            raise ValueError(f"start must be at least 0 and below 1, got {self.start}")
 
 
 class SimulatedDevice:
@@ -223,8 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"simulate: {error}", file=sys.stderr)
         return 2
     print(
-        f"replaying {len(options.series or series_names())} recorded series as devices of tenant {TENANT}: "
-        f"{replay.speed:g} readings/s each, every series from {replay.start:.0%} of its length",
+        f"replaying {len(options.series or series_names())} recorded series as devices of tenant {TENANT}: {replay}",
         flush=True,
     )
     simulation.run(stop)

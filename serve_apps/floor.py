@@ -9,9 +9,10 @@ import argparse
 import importlib
 import json
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from cluster.embedded import write_private
 from cluster.errors import ClusterError, ServiceUnavailableError
 from cluster.ports import local_host
 from cluster.settings import Settings
+from serve_apps.floor_env import worker_env
 from serve_apps.service_checks import check_set
 
 logger = logging.getLogger(__name__)
@@ -62,11 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Bring the floor up and write the outcome to ``--result``."""
     parser = argparse.ArgumentParser(prog="python -m serve_apps.floor", description=__doc__)
     parser.add_argument("--result", type=Path, help="file for the outcome, as JSON")
+    parser.add_argument("--foreign-ray", action="store_true", help="somebody else runs the Ray at RAY_ADDRESS")
     arguments = parser.parse_args(argv)
     settings = Settings.load()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        bring_up(settings, on_alerts=lambda: _tell(arguments.result, ALERTS_FLOW))
+        bring_up(settings, on_alerts=lambda: _tell(arguments.result, ALERTS_FLOW), is_foreign_ray=arguments.foreign_ray)
     except ClusterError as error:
         return _ended(arguments.result, EXIT_SERVICE, str(error))
     except Exception as error:
@@ -76,12 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _ended(arguments.result, 0, "")
 
 
-def bring_up(settings: Settings, on_alerts: Callable[[], None]) -> None:
+def bring_up(settings: Settings, on_alerts: Callable[[], None], *, is_foreign_ray: bool = False) -> None:
     """Create what is missing on the cluster at ``settings.ray_address``.
 
     Args:
         settings: with resolved URLs.
         on_alerts: called as soon as readings can become alerts on the page.
+        is_foreign_ray: its processes do not have the floor's environment, so they are given the settings.
 
     Raises:
         ClusterError: a service or a part did not become ready; the text names it.
@@ -98,7 +102,9 @@ def bring_up(settings: Settings, on_alerts: Callable[[], None]) -> None:
         check_set(settings, SERVICE_TIMEOUT_S)
         done("services")
         ray_import.result(CONNECT_TIMEOUT_S)
-        _connect(settings)
+        connect(settings.ray_address, worker_env(os.environ) if is_foreign_ray else {})
+        if is_foreign_ray:
+            _named("serve_apps.foreign_ray:claim")(settings)
         done("ray")
         serve = pool.submit(_start_serve, settings)
         _wait({name: pool.submit(_named(name), settings) for name in FIRST})
@@ -116,17 +122,24 @@ def bring_up(settings: Settings, on_alerts: Callable[[], None]) -> None:
         done("floor")
 
 
-def _connect(settings: Settings) -> None:
+def connect(address: str, env_vars: Mapping[str, str] | None = None) -> None:
+    """Join a Ray as driver; all that this process makes there gets ``env_vars``.
+
+    Raises:
+        ServiceUnavailableError: it takes no drivers.
+    """
     import ray
 
+    # None and not an empty one: a runtime environment keeps Ray from sharing its idle workers.
+    runtime_env = {"env_vars": dict(env_vars)} if env_vars else None
     deadline_s = time.monotonic() + CONNECT_TIMEOUT_S
     while True:
         try:
-            ray.init(address=settings.ray_address, namespace=names.NAMESPACE, log_to_driver=False)
+            ray.init(address=address, namespace=names.NAMESPACE, log_to_driver=False, runtime_env=runtime_env)
         except (ConnectionError, RuntimeError, ValueError) as error:
             # The GCS answers before the node has registered with it.
             if time.monotonic() > deadline_s:
-                raise ServiceUnavailableError("RAY_ADDRESS", settings.ray_address, str(error)) from error
+                raise ServiceUnavailableError("RAY_ADDRESS", address, str(error)) from error
             ray.shutdown()
             time.sleep(POLL_S)
         else:

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.ports import LOOPBACK
 from cluster.process import MARK
-from cluster.settings import Settings
+from cluster.settings import PREFIX, SERVICE_URLS, Settings
 
 AUTH_MODE = "token"
+
+RUNTIME_ENV_VARIABLE = "WATCHFLOOR_RUNTIME_ENV"
+"""Runtime environment for jobs on a Ray that is not ours, as JSON; it names passwords."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,8 @@ class ServiceUrls:
     """``host:port`` of the GCS."""
     dashboard: str
     """Address of the Jobs API; empty when the Ray is not ours and none is set."""
+    is_foreign_ray: bool = False
+    """Somebody else runs the Ray."""
 
 
 def floor_env(
@@ -84,6 +88,16 @@ def settings_env(settings: Settings, urls: ServiceUrls, *, data_dir: Path, http_
     return env
 
 
+def worker_env(env: Mapping[str, str]) -> dict[str, str]:
+    """Return what of a floor process's environment must be given to processes of a Ray that is not ours.
+
+    Without the mark: those processes end with their Ray's actors and jobs, not by the supervisor's signals.
+    """
+    left_out = {MARK, RUNTIME_ENV_VARIABLE, "RAY_ADDRESS"}
+    wanted = {*SERVICE_URLS, "RAY_API_SERVER_ADDRESS", *(name for name in env if name.startswith(PREFIX))}
+    return {name: env[name] for name in sorted(wanted - left_out) if env.get(name)}
+
+
 def user_env(urls: ServiceUrls, ray_token: Path) -> dict[str, str]:
     """Return what ``watchfloor env`` prints: enough for ``ray job submit`` and for ``ray.init()``."""
     env = {
@@ -91,7 +105,7 @@ def user_env(urls: ServiceUrls, ray_token: Path) -> dict[str, str]:
         "RAY_AUTH_MODE": AUTH_MODE,
         "RAY_AUTH_TOKEN_PATH": str(ray_token),
     }
-    if urls.ray.startswith(LOOPBACK):
+    if not urls.is_foreign_ray:
         # A driver finds its node by address; see ray_head.py for what this switch does.
         env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     if urls.dashboard:

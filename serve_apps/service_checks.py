@@ -7,6 +7,7 @@ service and its address without the password.
 
 import socket
 import time
+import uuid
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -54,20 +55,53 @@ def check_sql(url: str) -> None:
     _until(connect, "DATABASE_URL", url, 0.0, (SQLAlchemyError, OSError, ValueError, ImportError))
 
 
+def check_storage(url: str) -> None:
+    """Write a small file to the storage once, and delete it."""
+    from training.storage import Storage
+
+    def write() -> None:
+        storage, name = Storage(url), f"check-{uuid.uuid4().hex}"
+        storage.write(name, b"")
+        storage.delete(name)
+
+    # An address that pyarrow cannot read is a ValueError of its own, one that it was not built for the other.
+    _until(write, "STORAGE_URL", url, 0.0, (OSError, ValueError, NotImplementedError))
+
+
 def check_set(settings: Settings, timeout_s: float) -> None:
     """Check every service that ``settings`` names; an empty address is nobody's yet.
 
     Raises:
         ServiceUnavailableError: the first that did not answer within ``timeout_s``.
     """
-    if settings.redis_url:
-        check_redis(settings.redis_url, timeout_s)
-    if settings.mqtt_url:
-        check_mqtt(settings.mqtt_url, timeout_s)
-    if settings.ray_address:
-        check_ray(settings.ray_address, timeout_s)
-    if settings.database_url:
-        check_sql(settings.database_url)
+    for check in _servers(settings, timeout_s).values():
+        check()
+    if settings.storage_url:
+        check_storage(settings.storage_url)
+
+
+def problems(settings: Settings) -> dict[str, str]:
+    """Return which of the servers that ``settings`` names do not answer now, each with a sentence.
+
+    The storage is not asked: it would be written to at every question.
+    """
+    found = {}
+    for name, check in _servers(settings, 0.0).items():
+        try:
+            check()
+        except ServiceUnavailableError as error:
+            found[name] = str(error)
+    return found
+
+
+def _servers(settings: Settings, timeout_s: float) -> dict[str, Callable[[], None]]:
+    checks: dict[str, tuple[str, Callable[[], None]]] = {
+        "redis": (settings.redis_url, lambda: check_redis(settings.redis_url, timeout_s)),
+        "mqtt": (settings.mqtt_url, lambda: check_mqtt(settings.mqtt_url, timeout_s)),
+        "ray": (settings.ray_address, lambda: check_ray(settings.ray_address, timeout_s)),
+        "database": (settings.database_url, lambda: check_sql(settings.database_url)),
+    }
+    return {name: check for name, (address, check) in checks.items() if address}
 
 
 def _connect(url: str) -> None:
@@ -89,5 +123,7 @@ def _until(
         except errors as error:
             if time.monotonic() >= deadline_s:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise ServiceUnavailableError(name, without_password(url), reason) from error
+                shown = without_password(url)
+                # pyarrow repeats the address that it cannot use.
+                raise ServiceUnavailableError(name, shown, reason.replace(url, shown)) from error
         time.sleep(POLL_S)

@@ -27,10 +27,12 @@ from cluster.lanes import ray_resources
 from cluster.ports import ALL_INTERFACES, LOOPBACK, PortBlock, is_port_free, local_host
 from cluster.process import Child, ProcessIdentity, end_marked
 from cluster.settings import Settings
+from ingest.replay import Replay
 from serve_apps.errors import BindRefusedError, FloorRunningError, FloorStartError
-from serve_apps.floor_env import ServiceUrls, floor_env, settings_env, user_env
+from serve_apps.floor_env import RUNTIME_ENV_VARIABLE, ServiceUrls, floor_env, settings_env, user_env, worker_env
 from serve_apps.floor_ports import FloorPorts
 from serve_apps.floor_state import FloorFolder, FloorPhase, FloorRecord, ServiceRecord, without_password
+from serve_apps.log_bounds import bound_logs
 from serve_apps.mqtt_log import refused_clients
 from serve_apps.ray_head import ray_head_argv, ray_head_env
 from serve_apps.service_checks import check_set
@@ -46,6 +48,8 @@ EXTERNAL_TIMEOUT_S = 2.0
 PORTS_PATIENCE_S = 5.0
 """How long the ports of a floor that was killed may take to become free."""
 SERVICE_GRACE_S = 10.0
+LEAVE_RAY_TIMEOUT_S = 40.0
+"""How long a Ray that is not ours may take to drop the gateway and the actors; ``down`` waits 60 s in all."""
 KEPT_RAY_SESSIONS = 2
 
 RAY = "ray"
@@ -90,6 +94,7 @@ class Supervisor:
         refuse_open_bind(self._settings)
         check_set(self._settings, EXTERNAL_TIMEOUT_S)
         self.folder.prepare(self._settings.secret_path if self._settings.secret_file else self.folder.path / "secret")
+        bound_logs(self.folder.logs)
         previous = self.folder.read()
         self._lock = self.folder.lock()
         if self._lock is None:
@@ -105,6 +110,7 @@ class Supervisor:
         services = self._embedded_services(ports)
         urls = self._urls(ports, services)
         floor_id = secrets.token_hex(16)
+        max_files = raise_file_limit()
         self._env = floor_env(
             os.environ,
             self._settings,
@@ -113,7 +119,7 @@ class Supervisor:
             data_dir=self.folder.path,
             http_port=ports.http,
             ray_token=self._ray_token(),
-            ray=ray_head_env(ports, sockets, raise_file_limit()),
+            ray={} if urls.is_foreign_ray else ray_head_env(ports, sockets, max_files),
         )
         self._record = FloorRecord(
             floor_id=floor_id,
@@ -123,7 +129,7 @@ class Supervisor:
             port_block=self._block.index,
             socket_folder=str(sockets),
             started_at=self._clock.time_s(),
-            env=user_env(urls, self._ray_token()) | {"WATCHFLOOR_DATA_DIR": str(self.folder.path)},
+            env=user_env(urls, self._ray_token()) | self._joining_env(),
             urls=settings_env(self._settings, urls, data_dir=self.folder.path, http_port=ports.http),
         )
         # Written before the first child exists: its mark is what finds them after a kill -9.
@@ -176,6 +182,7 @@ class Supervisor:
         changed |= self._launch_demo_when_alerts_flow()
         if changed or self._clock.monotonic_s() - self._recorded_s > RECORD_EVERY_S:
             self._write()
+            bound_logs(self.folder.logs)
 
     def stop(self, grace_s: float = SERVICE_GRACE_S) -> None:
         """End every part: who produces first, the stores last."""
@@ -187,6 +194,8 @@ class Supervisor:
                 self._parts[name].stop(2.0)
         if RAY in self._parts:
             self._parts[RAY].stop(RAY_GRACE_S)
+        elif BOOTSTRAP in self._parts:
+            self._leave_ray()
         # Workers lead groups of their own and HAProxy may outlive its actor; only then the stores.
         services = [part for name, part in self._parts.items() if name not in (DEMO, BOOTSTRAP, RAY)]
         if self._record is not None:
@@ -232,7 +241,15 @@ class Supervisor:
             storage=settings.storage_url or (self.folder.path / "storage").as_uri(),
             ray=settings.ray_address or f"{LOOPBACK}:{ports.ray_gcs}",
             dashboard=os.environ.get("RAY_API_SERVER_ADDRESS", "") if settings.ray_address else dashboard,
+            is_foreign_ray=bool(settings.ray_address),
         )
+
+    def _joining_env(self) -> dict[str, str]:
+        """Return what ``watchfloor env`` prints besides the way to Ray."""
+        env = {"WATCHFLOOR_DATA_DIR": str(self.folder.path)}
+        if self._settings.ray_address:
+            env[RUNTIME_ENV_VARIABLE] = json.dumps({"env_vars": worker_env(self._env)})
+        return env
 
     def _ray_token(self) -> Path:
         given = os.environ.get("RAY_AUTH_TOKEN_PATH", "")
@@ -265,7 +282,7 @@ class Supervisor:
                 lambda: self._child(DEMO, [sys.executable, "-P", "-m", "ingest.simulate"], nice=5),
                 is_ready=lambda: True,
                 clock=self._clock,
-                detail=lambda: "recorded telemetry from simulated devices",
+                detail=lambda: f"recorded telemetry: {Replay()}",
             )
 
     def _child(self, name: str, argv: list[str], nice: int = 0) -> Child:
@@ -281,8 +298,15 @@ class Supervisor:
 
     def _start_bootstrap(self) -> Child:
         self.folder.bootstrap_result.unlink(missing_ok=True)
-        result = str(self.folder.bootstrap_result)
-        return self._child(BOOTSTRAP, [sys.executable, "-P", "-m", "serve_apps.floor", "--result", result])
+        argv = [sys.executable, "-P", "-m", "serve_apps.floor", "--result", str(self.folder.bootstrap_result)]
+        return self._child(BOOTSTRAP, [*argv, *(["--foreign-ray"] if self._settings.ray_address else [])])
+
+    def _leave_ray(self) -> None:
+        child = self._child(RAY, [sys.executable, "-P", "-m", "serve_apps.foreign_ray"])
+        status = child.wait(LEAVE_RAY_TIMEOUT_S)
+        child.stop(1.0)
+        if status != 0:
+            logger.warning("something of this floor is left on its Ray, see %s", self.folder.logs / f"{RAY}.log")
 
     def _after_bootstrap(self, part: Supervised) -> None:
         if part.state == "done":

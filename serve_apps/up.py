@@ -24,8 +24,9 @@ from cluster.errors import ClusterError
 from cluster.process import send
 from cluster.settings import Settings, load_section
 from serve_apps import status
+from serve_apps.floor_env import RUNTIME_ENV_VARIABLE
 from serve_apps.floor_state import FloorFolder, FloorRecord
-from serve_apps.supervisor import Supervisor, clear_leftovers
+from serve_apps.supervisor import DEMO, Supervisor, clear_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ STATUS_EVERY_S = 2.0
 
 EXIT_MISTAKE = 2
 
-JOB_LINE = "ray job submit --working-dir . -- python -m training train --model anomaly_detector --dataset telemetry"
+TRAIN_LINE = "python -m training train --model anomaly_detector --dataset telemetry"
 
 
 def foreground(settings: Settings, *, demo: bool) -> int:
@@ -182,13 +183,20 @@ def _say_ready(settings: Settings, record: FloorRecord, console: Console | None 
     lines = [
         f"the floor is ready after {record.ready_at - record.started_at:.1f} s: {record.url}/",
         f"sign in (once, within 10 minutes): {status.signin_url(settings, record.url)}",
+        *([f"the demo replays {demo.detail}"] if (demo := record.services.get(DEMO)) else []),
         "train a model on its telemetry:",
         '  eval "$(watchfloor env)"',
-        f"  {JOB_LINE}",
+        f"  {_job_line(record)}",
     ]
     for line in lines:
         # soft_wrap: a link broken over two lines cannot be clicked or copied.
         console.print(line, soft_wrap=True, highlight=False) if console else print(line, flush=True)
+
+
+def _job_line(record: FloorRecord) -> str:
+    # The nodes of a Ray that is not ours know nothing of this floor.
+    given = f'--runtime-env-json "${RUNTIME_ENV_VARIABLE}" ' if RUNTIME_ENV_VARIABLE in record.env else ""
+    return f"ray job submit --working-dir . {given}-- {TRAIN_LINE}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

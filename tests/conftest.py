@@ -122,6 +122,7 @@ def floor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Floor]:
     started = watchfloor(data_dir, "up", "--detach", timeout_s=320, env=patience)
     try:
         assert started.returncode == 0, started.stdout + started.stderr
-        yield Floor(json.loads((data_dir / "floor.json").read_text(encoding="utf-8"))["url"], data_dir)
+        url = json.loads((data_dir / "floor.json").read_text(encoding="utf-8"))["url"]
+        yield Floor(url, data_dir, started.stdout)
     finally:
         watchfloor(data_dir, "down", timeout_s=90)

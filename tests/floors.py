@@ -19,6 +19,8 @@ class Floor:
 
     url: str
     data_dir: Path
+    up_said: str = ""
+    """What the command that started it printed."""
 
     def cli(self, *arguments: str, timeout_s: float = 60.0) -> "subprocess.CompletedProcess[str]":
         """Run the ``watchfloor`` command against this floor."""

@@ -40,8 +40,10 @@ class LocalRay:
 
 
 @contextmanager
-def local_ray(num_cpus: int = 2, env: Mapping[str, str] | None = None) -> Iterator[LocalRay]:
-    """Start a head with the lanes' tokens; ``env`` is added to what its workers and jobs see."""
+def local_ray(
+    num_cpus: int = 2, env: Mapping[str, str] | None = None, resources: Mapping[str, float] | None = None
+) -> Iterator[LocalRay]:
+    """Start a head; ``env`` is added to what its workers and jobs see, ``resources`` replaces the lanes' tokens."""
     folder = Path(tempfile.mkdtemp(prefix="wf"))  # short: sockets lie below it
     with closing(PortBlock.reserve()) as block:
         ports = dict(zip(PORT_OPTIONS, block.take(len(PORT_OPTIONS)), strict=True))
@@ -61,7 +63,7 @@ def local_ray(num_cpus: int = 2, env: Mapping[str, str] | None = None) -> Iterat
             "num-cpus": num_cpus,
             "object-store-memory": 200 * 1024 * 1024,
             "temp-dir": folder,
-            "resources": json.dumps(ray_resources()),
+            "resources": json.dumps(ray_resources() if resources is None else dict(resources)),
         }
         program = str(Path(sys.executable).parent / "ray")
         argv = [program, "start", "--head", "--block", "--no-monitor", "--disable-usage-stats"]

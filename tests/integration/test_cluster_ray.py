@@ -292,6 +292,20 @@ class TestJobs:
         """Repeating a stop does no harm."""
         RayJobs(head.dashboard_url).stop("nobody")
 
+    def test_launched_jobs_get_the_given_environment_and_end_together(self, head: LocalRay, tmp_path: Path) -> None:
+        """A floor leaves a Ray that goes on without leaving jobs there; a user's own job is left alone."""
+        own = JobSubmissionClient(head.dashboard_url).submit_job(entrypoint="sleep 60", submission_id="own")
+        jobs = RayJobs(head.dashboard_url, {"STORAGE_URL": "file:///given"})
+        run, seen = self.make("launched"), tmp_path / "seen"
+        jobs.launch(run, f"printenv STORAGE_URL > {seen}; sleep 60")
+        assert eventually(lambda: seen.exists() and seen.read_text() == "file:///given\n")
+
+        jobs.stop_launched()
+
+        assert eventually(lambda: jobs.report(run.id).state is JobState.STOPPED)
+        assert jobs.report(own).state is JobState.RUNNING
+        jobs.stop(own)
+
     def test_holders_of_a_cpu_are_named(self, head: LocalRay) -> None:
         """An actor that holds one is found by its name."""
 

@@ -1,7 +1,6 @@
 """The running floor as its users meet it on the command line."""
 
 import json
-import json
 import re
 from urllib.error import HTTPError
 from urllib.parse import urlsplit

@@ -12,7 +12,8 @@ from ingest.decoder import ClockTolerance
 from ingest.payload import DeviceAlert
 from ingest.pipeline import Pipeline
 from ingest.recorded import RecordedSeries, load_series, series_names
-from ingest.simulate import Replay, _points
+from ingest.replay import Replay
+from ingest.simulate import _points
 from ingest.topics import TopicTree
 
 

@@ -1,5 +1,6 @@
 """Ports, arguments, environment and folders of a floor: nothing is shared by default."""
 
+import dataclasses
 import os
 import stat
 from pathlib import Path
@@ -11,7 +12,7 @@ from cluster.ports import PortBlock
 from cluster.process import MARK, ProcessIdentity
 from cluster.settings import Settings
 from serve_apps.errors import BindRefusedError, FloorFolderError, FloorStartError
-from serve_apps.floor_env import ServiceUrls, floor_env
+from serve_apps.floor_env import ServiceUrls, floor_env, worker_env
 from serve_apps.floor_ports import FloorPorts
 from serve_apps.floor_state import FloorFolder, FloorRecord, ServiceRecord, without_password
 from serve_apps.ray_head import HAPROXY_MAX_CONNECTIONS, max_connections, ray_head_argv, ray_head_env
@@ -104,6 +105,30 @@ def test_processes_see_resolved_settings(tmp_path: Path, ports: FloorPorts) -> N
     assert env["PATH"].endswith(":/usr/bin")
     assert "PYTHONPATH" not in env
     assert env["RAY_AUTH_MODE"] == "token"
+
+
+def test_a_foreign_ray_is_given_settings_and_nothing_of_this_machine(tmp_path: Path) -> None:
+    """Its workers see every resolved setting, but neither the mark nor an address of Ray that is theirs to know."""
+    env = floor_env(
+        {"PATH": "/usr/bin", "WATCHFLOOR_HUB_HISTORY_SIZE": "9", "RAY_SERVE_ENABLE_HA_PROXY": "1"},
+        Settings(),
+        dataclasses.replace(URLS, dashboard="", is_foreign_ray=True),
+        floor_id="f1",
+        data_dir=tmp_path,
+        http_port=8123,
+        ray_token=tmp_path / "ray-token",
+        ray={},
+    )
+
+    given = worker_env(env)
+
+    seen = Settings.load(given)
+    assert (seen.mqtt_url, seen.redis_url, seen.database_url) == (URLS.mqtt, URLS.redis, URLS.database)
+    assert (seen.storage_url, seen.http_port, seen.data_dir) == (URLS.storage, 8123, str(tmp_path))
+    assert given["WATCHFLOOR_HUB_HISTORY_SIZE"] == "9"
+    assert not {MARK, "PATH", "RAY_ADDRESS", "RAY_SERVE_ENABLE_HA_PROXY"} & given.keys()
+    # It would make a driver look for its node on 127.0.0.1.
+    assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in env
 
 
 def test_a_record_survives_the_file(tmp_path: Path) -> None:
