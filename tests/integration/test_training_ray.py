@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,14 +33,16 @@ from ingest.scorer import load_scorer
 from realtime.hub_actor import get_or_create_hub
 from realtime.hub_client import HubClient
 from realtime.replies import Cursor
-from training.errors import WorkersFailedError
+from training.bar import FITTING
+from training.errors import NotEnoughDataError, WorkersFailedError
 from training.promotion import champion, journal
-from training.tasks import evaluate_model, train_model
+from training.tasks import active_learning_loop, evaluate_model, train_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 QUICK = {"epochs": 40, "max_windows": 2000, "min_steps": 0}
 ROOT = Path(__file__).resolve().parents[2]
+SUBMITTED = re.compile(r"Job '(\S+)' submitted successfully")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,8 @@ def test_a_training_from_the_queue_ends_with_a_live_model_that_everybody_hears_o
     assert load_scorer(live).version == live.version
     assert journal(engine)[-1].run_id == run.id
     assert list(Path(floor.settings.storage_url.removeprefix("file://"), "runs", run.id).glob("checkpoint_*"))
+    job = JobSubmissionClient(floor.ray.dashboard_url).get_job_info(run.id)
+    assert (job.submission_id, job.entrypoint) == (run.id, f"python -m training train --run-id {run.id}")
     assert eventually(lane_is_free)
     assert eventually(
         lambda: b'ml_model_trained_total{model_type="anomaly_detector"} 1.0' in floor.metrics.render_sync()
@@ -166,14 +171,50 @@ def test_a_training_from_the_queue_ends_with_a_live_model_that_everybody_hears_o
     assert judged["metrics"] == run.result["metrics"]
 
 
+def test_active_learning_chooses_windows_by_the_live_model_and_counts_them(floor: Floor) -> None:
+    """The user hears of it; a data set without readings is refused with the reason."""
+    listening = Listening(floor.hub)
+    live = champion(open_engine(floor.settings.database_url))
+    chosen = active_learning_loop.submit("recorded:nyc_taxi", threshold=1.0, k=5, user_id="erin").result(120)
+
+    assert chosen["model_id"] == ("ar-baseline@1" if live is None else f"{live.scorer}@{live.version}")
+    windows = chosen["windows"]
+    assert len({window["from"] for window in windows}) == 5
+    assert {(window["device"], window["metric"]) for window in windows} == {("nyc_taxi", "value")}
+    margins = [abs(window["score"] - window["threshold"]) for window in windows]
+    assert margins == sorted(margins)
+
+    def is_done() -> bool:
+        listening.catch_up()
+        return bool(listening.messages("user:erin", "task_complete"))
+
+    assert eventually(is_done)
+    assert listening.messages("user:erin", "task_progress")[-1]["progress"] == 100.0
+    assert listening.messages("user:erin", "task_complete")[0]["result"] == chosen
+    line = b'active_learning_samples_identified_total{strategy="least_confidence"} 5.0'
+    assert eventually(lambda: line in floor.metrics.render_sync())
+    with pytest.raises(NotEnoughDataError, match="data set 'telemetry' is too small: 0 windows for active learning"):
+        active_learning_loop.submit("telemetry").result(120)
+
+
 def test_a_training_by_ray_job_submit_is_a_run_and_job_stop_ends_it(floor: Floor, tmp_path: Path) -> None:
     """Its submission id is the run's id; while it trains nobody else may, and stopping frees the lane."""
     jobs = JobSubmissionClient(floor.ray.dashboard_url)
     (tmp_path / "notes.txt").write_text("an engineer's own folder", encoding="utf-8")
-    job = jobs.submit_job(
-        entrypoint="python -m training train --dataset recorded:nyc_taxi --user bob --set epochs=5000",
-        runtime_env={"working_dir": str(tmp_path)},
-    )
+    line = "ray job submit --working-dir . -- python -m training train --model anomaly_detector"
+    line += " --dataset recorded:nyc_taxi --user bob --set epochs=5000"
+    with subprocess.Popen(line.split(), cwd=tmp_path, env=_shell(floor), stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None
+        job = next(found[1] for found in map(SUBMITTED.search, shell.stdout) if found is not None)
+        _job_is_a_run_until_it_is_stopped(floor, jobs, job)
+        followed = shell.stdout.read()
+
+    assert "epoch" in followed
+    assert floor.queue.get(job).user_id == "bob"
+    assert eventually(lane_is_free)
+
+
+def _job_is_a_run_until_it_is_stopped(floor: Floor, jobs: JobSubmissionClient, job: str) -> None:
     assert eventually(in_state(floor.queue, job, RunState.RUNNING), 90), jobs.get_job_logs(job)
     assert eventually(lambda: "#" in jobs.get_job_logs(job) and "epoch" in jobs.get_job_logs(job))
     waiting = train_model.submit("recorded:nyc_taxi", user_id="ada")
@@ -184,7 +225,17 @@ def test_a_training_by_ray_job_submit_is_a_run_and_job_stop_ends_it(floor: Floor
 
     assert jobs.stop_job(job)
     assert eventually(in_state(floor.queue, job, RunState.CANCELLED))
-    assert floor.queue.get(job).user_id == "bob"
+
+
+def test_cancelling_a_run_that_trains_ends_its_worker_and_frees_its_lane(floor: Floor) -> None:
+    """Not only one that waits or starts: rank 0 is in the middle of an epoch."""
+    handle = train_model.submit("recorded:nyc_taxi", "anomaly_detector", {"epochs": 5000}, user_id="ada")
+    assert eventually(lambda: _is_training(floor, handle.get()), 90), handle.get()
+    handle.cancel("ada")
+
+    assert eventually(in_state(floor.queue, handle.run_id, RunState.CANCELLED))
+    assert handle.get().reason == "cancelled by ada"
+    assert eventually(lambda: not _train_worker_pids(floor))
     assert eventually(lane_is_free)
 
 
@@ -208,7 +259,7 @@ def test_a_worker_that_is_killed_is_replaced_and_changes_nothing(floor: Floor) -
     undisturbed = train_model.submit("recorded:rogue_agent_key_hold", "anomaly_detector", order).result(150)
     handle = train_model.submit("recorded:rogue_agent_key_hold", "anomaly_detector", order)
     assert eventually(lambda: handle.get().progress > 15.0, 90), handle.get()
-    os.kill(_train_worker_pid(floor), signal.SIGKILL)
+    os.kill(_train_worker_pids(floor)[0], signal.SIGKILL)
     result = handle.result(150)
 
     assert result["version"].partition("-")[2] == undisturbed["version"].partition("-")[2]
@@ -267,8 +318,8 @@ def test_a_shell_without_the_floors_environment_is_told_what_to_do(tmp_path: Pat
 
 
 def test_the_shell_command_follows_its_run_and_ctrl_c_cancels_it(floor: Floor) -> None:
-    """Called outside a job it queues a run like everybody else's."""
-    env = os.environ | {"RAY_ADDRESS": floor.ray.address}
+    """Called outside a job it queues a run like everybody else's; the run trains when Ctrl-C ends it."""
+    env = _shell(floor)
     argv = [
         sys.executable,
         "-m",
@@ -284,7 +335,7 @@ def test_the_shell_command_follows_its_run_and_ctrl_c_cancels_it(floor: Floor) -
         assert command.stdout is not None
         for line in command.stdout:
             run = json.loads(line)
-            if run["state"] == "starting":
+            if run["state"] == "running" and _is_training(floor, floor.queue.get(run["id"])):
                 break
         command.send_signal(signal.SIGINT)
         rest = [json.loads(line) for line in command.stdout]
@@ -292,6 +343,7 @@ def test_the_shell_command_follows_its_run_and_ctrl_c_cancels_it(floor: Floor) -
     assert command.returncode == 130
     assert rest[-1]["state"] == "cancelled"
     assert floor.queue.get(run["id"]).state is RunState.CANCELLED
+    assert eventually(lambda: not _train_worker_pids(floor))
     assert eventually(lane_is_free)
     shown = subprocess.run(
         [sys.executable, "-m", "training", "show", run["id"], "--json"],
@@ -339,14 +391,24 @@ def test_the_second_example_stores_an_alert_and_tells_everybody_it_concerns(floo
 
 
 def _example(floor: Floor, name: str, *args: str) -> str:
-    env = os.environ | {"RAY_ADDRESS": floor.ray.address}
     argv = [sys.executable, str(ROOT / "examples" / name), *args]
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=150, check=False)
+    done = subprocess.run(argv, env=_shell(floor), capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
     time.sleep(1.0)  # the last broadcast of a warm worker leaves it after the result
     return done.stdout
 
 
-def _train_worker_pid(floor: Floor) -> int:
+def _shell(floor: Floor) -> dict[str, str]:
+    """Return the environment of a user's shell on this floor."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return os.environ | {"RAY_ADDRESS": floor.ray.address, "PATH": path}
+
+
+def _is_training(floor: Floor, run: Run) -> bool:
+    """Tell whether the run's worker group is there and makes steps."""
+    return run.state is RunState.RUNNING and run.progress > FITTING and bool(_train_worker_pids(floor))
+
+
+def _train_worker_pids(floor: Floor) -> list[int]:
     actors = list_actors(address=floor.ray.dashboard_url, filters=[("state", "=", "ALIVE")], detail=True)
-    return next(int(actor.pid) for actor in actors if "TrainWorker" in actor.class_name)
+    return [int(actor.pid) for actor in actors if "TrainWorker" in actor.class_name]
