@@ -258,6 +258,7 @@ class RunQueue:
 
 def _lane_status(lane: Lane, live: Sequence[Run], capacity: Capacity | None) -> LaneStatus:
     holders = tuple(run.id for run in live if run.state is not RunState.QUEUED)
+    queued = in_order([run for run in live if run.state is RunState.QUEUED])
     used = None
     if capacity is not None and lane.name in capacity.total:
         used = capacity.total[lane.name] - capacity.available.get(lane.name, 0.0)
@@ -268,7 +269,9 @@ def _lane_status(lane: Lane, live: Sequence[Run], capacity: Capacity | None) -> 
         soft_limit_s=lane.soft_limit_s,
         hard_limit_s=lane.hard_limit_s,
         running=len(holders),
-        queued=len(live) - len(holders),
+        queued=len(queued),
         tokens_used=used,
         holders=holders,
+        # Empty until the next step has looked at it.
+        waiting={run.id: run.waits_for or "waits for its turn" for run in queued},
     )

@@ -218,6 +218,8 @@ class LaneStatus:
     """Tokens of the lane that Ray has given out, to runs and to ``@task`` functions; None: Ray did not say."""
     holders: tuple[str, ...]
     """Ids of the runs that hold a slot."""
+    waiting: dict[str, str]
+    """Run id -> what it waits for, the next one first."""
 
 
 def _iso(time_s: float | None) -> str | None:

@@ -130,14 +130,19 @@ def render(status: dict[str, Any]) -> Group:
 def render_lanes(found: Any) -> Table:
     """Return the answer of ``GET /api/v1/lanes`` as a table."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("lane", "priority", "running", "queued", "soft / hard limit", "held by, waiting for"):
-        table.add_column(column, header_style="dim")
+    for column in ("lane", "priority", "running", "queued", "soft / hard limit", "runs"):
+        table.add_column(column, header_style="dim", overflow="fold")
     lanes: list[dict[str, Any]] = found.get("lanes", []) if isinstance(found, dict) else found
     for lane in lanes:
         limits = f"{_duration(lane['soft_limit_s'])} / {_duration(lane['hard_limit_s'])}"
-        running = f"{lane['running']} of {lane['concurrency']}"
-        holders = ", ".join(str(holder) for holder in lane.get("holders", ()))
-        table.add_row(lane["name"], str(lane["priority"]), running, str(lane["queued"]), limits, holders)
+        # Tasks hold tokens only; a run holds its slot some time before its token.
+        held = max(lane["running"], round(lane["tokens_used"] or 0))
+        holders = [f"held by {', '.join(lane['holders'])}"] if lane["holders"] else []
+        waiting = [f"{run_id} {what_for}" for run_id, what_for in lane["waiting"].items()]
+        table.add_row(
+            lane["name"], str(lane["priority"]), f"{held} of {lane['concurrency']}", str(lane["queued"]), limits,
+            Text("\n".join(holders + waiting)),
+        )  # fmt: skip
     return table
 
 

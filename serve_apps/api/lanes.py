@@ -17,9 +17,9 @@ router = APIRouter(prefix="/api/v1/lanes", route_class=ApiRoute)
 async def list_lanes(
     request: Request, identity: Annotated[Identity, Depends(require(Role.VIEWER))]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return every lane, largest priority first."""
+    """Return every lane, largest priority first: its limits, who holds it, what waits and for what."""
     lanes = [dataclasses.asdict(lane) for lane in await deps_of(request).run_queue.alanes()]
     if not identity.is_floor_wide:
         # How busy a lane is concerns everyone who waits; whose runs hold it does not.
-        lanes = [lane | {"holders": []} for lane in lanes]
+        lanes = [lane | {"holders": [], "waiting": {}} for lane in lanes]
     return {"lanes": lanes}

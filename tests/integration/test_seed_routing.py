@@ -10,11 +10,13 @@ import ray
 from local_ray import LocalRay, local_ray
 
 from cluster import migrate, names
+from cluster.metrics_actor import get_or_create_metrics
 from cluster.run_queue_actor import get_or_create_run_queue
 from cluster.run_queue_client import RunQueueClient
-from cluster.runs import LaneStatus, RunRequest, RunState
+from cluster.runs import LaneStatus, RunState
 from cluster.settings import Settings
 from cluster.task import task
+from training.tasks import active_learning_loop, train_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
@@ -50,10 +52,10 @@ def lane(queue: RunQueueClient, name: str) -> LaneStatus:
 
 
 def test_training_and_ai_work_go_to_their_lanes(head: LocalRay, tmp_path: Path) -> None:
-    """``train_model`` holds ``ml_training``, an AI task holds a token of ``ai_processing``, side by side."""
+    """``train_model`` holds ``ml_training``, AI tasks hold tokens of ``ai_processing``, side by side."""
 
     @task(lane="ai_processing")
-    def active_learning(folder: str) -> str:
+    def judge_for_long(folder: str) -> str:
         import pathlib
         import time
 
@@ -62,15 +64,17 @@ def test_training_and_ai_work_go_to_their_lanes(head: LocalRay, tmp_path: Path) 
             time.sleep(0.05)
         return "done"
 
-    queue = get_or_create_run_queue(Settings(database_url=f"sqlite:///{tmp_path}/floor.db"))
-    run = queue.submit(
-        RunRequest(task="train_model", arguments={"model_type": "anomaly_detector", "dataset_id": "telemetry"})
-    )
-    working = active_learning.submit(str(tmp_path))
+    settings = Settings(database_url=f"sqlite:///{tmp_path}/floor.db")
+    metrics = get_or_create_metrics(settings)
+    queue = get_or_create_run_queue(settings)
+    run = train_model.submit("telemetry").get()
+    working = judge_for_long.submit(str(tmp_path))
+    choosing = active_learning_loop.submit("recorded:nyc_taxi", k=3)
 
     assert run.lane == "ml_training"
     assert eventually(lambda: lane(queue, "ml_training").holders == (run.id,))
     assert eventually((tmp_path / "began").exists)
+    assert choosing.result(60)["dataset_id"] == "recorded:nyc_taxi"
     assert eventually(lambda: lane(queue, "ai_processing").tokens_used == 1.0)
     assert lane(queue, "ml_training").concurrency == 1
 
@@ -81,3 +85,8 @@ def test_training_and_ai_work_go_to_their_lanes(head: LocalRay, tmp_path: Path) 
     ended = queue.get(run.id)
     assert (ended.state, lane(queue, "ml_training").holders) == (RunState.FAILED, ()), ended.reason
     assert "telemetry" in ended.reason
+    for counted in (
+        b'watchfloor_task_duration_seconds_count{lane="ai_processing",outcome="succeeded"} 2.0',
+        b'watchfloor_runs_ended_total{lane="ml_training",state="failed"} 1.0',
+    ):
+        assert eventually(lambda text=counted: text in metrics.render_sync()), counted  # type: ignore[misc]

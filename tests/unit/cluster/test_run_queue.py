@@ -167,15 +167,16 @@ class TestLanes:
         assert [q.state(run) for run in (second, third)] == [RunState.STARTING, RunState.QUEUED]
 
     def test_lanes_tell_who_holds_what(self, q: Queue) -> None:
-        """The status names the holder and counts the queue, largest priority first."""
+        """The status names the holder and what the queue waits for, largest priority first."""
         first = q.submit()
-        q.submit()
+        second = q.submit()
         q.queue.step()
 
         lanes = q.queue.lanes()
 
         assert [lane.name for lane in lanes] == ["general", "external", "ai_processing", "ml_training"]
         assert (lanes[-1].running, lanes[-1].queued, lanes[-1].holders) == (1, 1, (first.id,))
+        assert lanes[-1].waiting == {second.id: f"waits for a slot of ml_training, held by run {first.id}"}
 
     def test_a_run_waits_for_a_cpu_and_says_so(self, q: Queue) -> None:
         """Both CPUs are held: the text names the holder; it begins when one is free."""

@@ -152,12 +152,14 @@ async def test_lanes_show_limits_and_whose_runs_hold_them(api: ApiFloor) -> None
     """The page and `watchfloor lanes` read the same table; tenants are not told of others' runs."""
     async with api.caller("engineer") as caller:
         run_id = (await caller.post(RUNS, json=training())).json()["id"]
+        waiting_id = (await caller.post(RUNS, json=training())).json()["id"]
         api.run_queue.core.step()
         lanes = {lane["name"]: lane for lane in (await caller.get("/api/v1/lanes")).json()["lanes"]}
     async with api.caller("viewer", tenant="demo") as caller:
         foreign = {lane["name"]: lane for lane in (await caller.get("/api/v1/lanes")).json()["lanes"]}
 
     assert lanes["ml_training"]["holders"] == [run_id]
+    assert lanes["ml_training"]["waiting"] == {waiting_id: f"waits for a slot of ml_training, held by run {run_id}"}
     assert (lanes["ml_training"]["soft_limit_s"], lanes["ml_training"]["hard_limit_s"]) == (10800, 14400)
-    assert foreign["ml_training"]["running"] == 1
-    assert foreign["ml_training"]["holders"] == []
+    assert (foreign["ml_training"]["running"], foreign["ml_training"]["queued"]) == (1, 1)
+    assert (foreign["ml_training"]["holders"], foreign["ml_training"]["waiting"]) == ([], {})
