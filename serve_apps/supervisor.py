@@ -48,8 +48,8 @@ EXTERNAL_TIMEOUT_S = 2.0
 PORTS_PATIENCE_S = 5.0
 """How long the ports of a floor that was killed may take to become free."""
 SERVICE_GRACE_S = 10.0
-LEAVE_RAY_TIMEOUT_S = 40.0
-"""How long a Ray that is not ours may take to drop the gateway and the actors; ``down`` waits 60 s in all."""
+LEAVE_RAY_TIMEOUT_S = 60.0
+"""How long a Ray that is not ours may take to drop the gateway, which drains its sockets, and the actors."""
 KEPT_RAY_SESSIONS = 2
 
 RAY = "ray"

@@ -31,7 +31,8 @@ from serve_apps.supervisor import DEMO, Supervisor, clear_leftovers
 logger = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 300.0
-END_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 90.0
+"""Above what a supervisor takes at most, most of it on a Ray that is not ours."""
 POLL_S = 0.1
 STATUS_EVERY_S = 2.0
 

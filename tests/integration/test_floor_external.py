@@ -88,10 +88,10 @@ def test_every_service_can_be_somebody_elses(services: Services, tmp_path: Path)
         _a_job_finds_the_services(floor, services)
         _status_names_what_is_away(floor, services)
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        assert process.wait(90) == 0
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(90)
     lines = output.read_text().splitlines()
     assert lines[-1] == "the floor is stopped"
     assert '  eval "$(watchfloor env)"' in lines
@@ -136,7 +136,9 @@ def _all_goes_there(floor: Floor, services: Services) -> None:
     assert set(states.values()) == {"external"}
     own = {Path(f"/proc/{one.pid}/comm").read_text().strip() for one in find_marked(_record(floor.data_dir).floor_id)}
     assert not {"nats-server", "valkey-server", "raylet", "gcs_server"} & own
-    assert eventually(lambda: floor.status()["readings_total"] > status["readings_total"], 60, every_s=0.5)
+    # None: ingest did not answer in time, as on a busy machine.
+    before = status["readings_total"] or 0
+    assert eventually(lambda: (floor.status()["readings_total"] or 0) > before, 60, every_s=0.5)
     assert eventually(lambda: any((services.folder / "files").rglob("*.parquet")), 60)
     engine = create_engine(services.env["DATABASE_URL"])
     with engine.connect() as connection:
