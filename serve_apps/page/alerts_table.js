@@ -241,11 +241,12 @@ export class AlertsTable {
     const now = this.clock.now();
     const { node } = row;
     const isFresh = performance.now() - (this.store.arrived.get(alert.id) ?? -FRESH_MS) < FRESH_MS;
+    const top = index * this._height;
     // While one scrolls, most rows stay as they are: what they show is compared, not written again.
-    const shown = [alert, index, alert.id === this.view.selected, alert.id === this.view.open, isFresh, this.sparks.get(alert.id)];
+    const shown = [alert, top, alert.id === this.view.selected, alert.id === this.view.open, isFresh, this.sparks.get(alert.id)];
     if (row.shown?.every((value, at) => value === shown[at])) return;
     row.shown = shown;
-    node.style.transform = `translateY(${index * this._height}px)`;
+    node.style.transform = `translateY(${top}px)`;
     setAttr(node, "id", `row-${alert.id}`);
     setAttr(node, "aria-rowindex", index + 2);
     setAttr(node, "aria-selected", String(alert.id === this.view.selected));

@@ -4,6 +4,7 @@ Everything here is unedited: the shipped series at the printed speed, the demo's
 the real model. Times are bounds of patience, not claims.
 """
 
+import itertools
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, WebSocket, expect
 
 from cluster import names
+from ingest.recorded import series_names
 from tests.e2e.listener import Heard, SdkListener
 from tests.e2e.looking import alerts, eventually, get, show
 from tests.wire import Wire
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.floor, pytest.mark.browser, pytest.mark.timeout(420)]
 
+SEVERITIES = ("info", "low", "warning", "high", "critical")
 WINDOWS: dict[str, list[list[str]]] = json.loads(
     (Path(__file__).resolve().parents[2] / "ingest" / "data" / "nab" / "windows.json").read_text(encoding="utf-8")
 )
@@ -61,6 +64,34 @@ def test_a_device_alert_arrives_on_the_page(page: Page) -> None:
     expect(page.locator(f"#row-{alert['id']} .c-device")).to_have_text(alert["device_id"])
 
 
+def test_the_strip_shows_each_device_and_its_worst_alert(page: Page) -> None:
+    """Every device of the demo has a cell; its colour and letter are those of the worst alert that fires."""
+    cells = page.locator("#cells .cell")
+    eventually(lambda: page.locator("#cells .cell:not([data-severity=none])").count() > 0, 60)
+
+    def strip() -> dict[str, str]:
+        found: list[tuple[str, str]] = cells.evaluate_all(
+            "all => all.map(cell => [cell.lastChild.textContent, cell.dataset.severity])"
+        )
+        return dict(found)
+
+    # Alerts come and go while both are read: they agree in a moment in which nothing changed.
+    shown = eventually(lambda: (now := strip()) == worst_by_device(page) and now, 60)
+    assert {name.replace("_", "-") for name in series_names()} | {"door-3", "pump-7"} <= shown.keys()
+    assert set(shown.values()) > {"none"}
+    letters = cells.evaluate_all("all => all.map(cell => [cell.dataset.severity, cell.firstChild.textContent])")
+    assert all(letter == ("" if severity == "none" else severity[0].upper()) for severity, letter in letters)
+
+
+def worst_by_device(page: Page) -> dict[str, str]:
+    """Return the worst severity that fires on each device, as the API has it."""
+    worst = {device["device"]: "none" for device in get(page, "devices")["items"]}
+    firing = [one for one in alerts(page) if one["condition"] == "firing" and one["handling"] != "closed"]
+    for alert in sorted(firing, key=lambda one: SEVERITIES.index(one["severity"])):
+        worst[alert["device_id"]] = alert["severity"]
+    return worst
+
+
 def test_a_detector_alert_in_a_labelled_window_opens_its_evidence(page: Page) -> None:
     """The detector finds what people had labelled, and the row shows why."""
     alert = eventually(lambda: found_in_labelled_window(page), 300, every_s=3)
@@ -75,6 +106,24 @@ def test_a_detector_alert_in_a_labelled_window_opens_its_evidence(page: Page) ->
     assert chart.locator("rect.window").count() >= 1
     expect(page.locator("#drawer .facts")).to_contain_text(alert["recorded_at"].replace("T", " ")[:16])
     expect(page.locator("#drawer .events li").first).to_contain_text("raised")
+
+
+def test_rows_stand_below_each_other_in_a_window_of_any_width(page: Page) -> None:
+    """A narrow window has higher rows; turning a telephone moves all of them, and nothing sticks out."""
+    eventually(lambda: page.locator(".rows .row").count() > 1, 60)
+    for width, height in ((390, 844), (1920, 1080)):
+        page.set_viewport_size({"width": width, "height": height})
+        eventually(lambda: rows_are_apart(page), 10)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def rows_are_apart(page: Page) -> bool:
+    """Tell whether every row begins where the one above it ends, give or take a pixel."""
+    boxes: list[tuple[float, float]] = page.locator(".rows .row").evaluate_all(
+        "all => all.map(row => row.getBoundingClientRect()).map(box => [box.top, box.bottom])"
+    )
+    boxes.sort()
+    return all(abs(below[0] - above[1]) <= 1 for above, below in itertools.pairwise(boxes))
 
 
 def test_keys_acknowledge_and_judge(page: Page) -> None:
