@@ -17,7 +17,7 @@ from cluster.lanes import ray_resources
 from cluster.ports import LOOPBACK, PortBlock
 from cluster.process import Child
 
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 150.0
 PORT_OPTIONS = (
     "port",
     "object-manager-port",
