@@ -95,7 +95,7 @@ def command(word: str, settings: Any) -> dict[str, Any]:
             serve.run(build_gateway(settings), name=names.SERVE_APPLICATION, route_prefix="/")
             return {"redeployed": True}
         case "broadcast":
-            return {"confirmed": task(tell_ann, lane="general").submit().result(60)}
+            return {"confirmed": task(lane="general")(tell_ann).submit().result(60)}
         case _:
             return {"error": f"unknown command {word!r}"}
 
