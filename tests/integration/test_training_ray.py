@@ -227,6 +227,7 @@ def _job_is_a_run_until_it_is_stopped(floor: Floor, jobs: JobSubmissionClient, j
     assert eventually(in_state(floor.queue, job, RunState.CANCELLED))
 
 
+@pytest.mark.chaos  # long; the page's own test cancels a run that trains as well
 def test_cancelling_a_run_that_trains_ends_its_worker_and_frees_its_lane(floor: Floor) -> None:
     """Not only one that waits or starts: rank 0 is in the middle of an epoch."""
     handle = train_model.submit("recorded:nyc_taxi", "anomaly_detector", {"epochs": 5000}, user_id="ada")
