@@ -69,6 +69,7 @@ def _running(service: StoppableService) -> Iterator[StoppableService]:
         service.stop()
 
 
+@pytest.mark.chaos  # long: two and a half minutes; that a dead service is named is tested in test_floor_refusals.py
 def test_every_service_can_be_somebody_elses(services: Services, tmp_path: Path) -> None:
     """Readings go through the given services only; Ctrl-C ends the floor and leaves nothing on their Ray."""
     data_dir, output = tmp_path / "floor", tmp_path / "said"
