@@ -12,7 +12,8 @@ STAMP := .venv/.setup-$(SUM)
 DEV_STAMP := .venv/.setup-dev-$(SUM)
 PACKAGES := cluster realtime ingest training serve_apps
 # Two at a time: most tests wait for a process of theirs to start. The floor's tests share one floor, one at a time.
-PARALLEL := -n 2 --dist loadfile
+# In the order of tests/conftest.py: left to itself, xdist begins with the files of many short tests.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Without it every process compiles our modules, and pytest rewrites every test, again and again.
@@ -55,9 +56,8 @@ run: $(STAMP) ## Start the floor with its demo; Ctrl-C ends it
 	@exec watchfloor up
 
 bench: $(DEV_STAMP) ## Our figures, one JSON line a bench
-	@for file in bench/*.py; do \
-	  name=$$(basename $$file .py); \
-	  case $$name in __init__|peers*) ;; *) echo "== $$name"; python -m bench.$$name --json ;; esac; \
+	@for file in $$(grep -l '^def main' bench/*.py); do \
+	  name=$$(basename $$file .py); echo "== $$name"; python -m bench.$$name --json; \
 	done
 
 bench-peers: .venv-peers/.stamp ## Ours beside other systems: PEERS=folder of the peers' benchmark, WORK=w1 [PEER="a b"] [OUT=file]

@@ -162,8 +162,8 @@ def floor(data_dir: Path, *options: str, wait: bool = True) -> Iterator[None]:
         said("down", data_dir)
 
 
-def said(command: str, data_dir: Path) -> str:
-    argv = [WATCHFLOOR, command, "--data-dir", str(data_dir)]
+def said(command: str, data_dir: Path, *options: str) -> str:
+    argv = [WATCHFLOOR, command, *options, "--data-dir", str(data_dir)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 

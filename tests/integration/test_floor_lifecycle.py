@@ -18,7 +18,7 @@ import pytest
 
 from cluster.process import find_marked
 from tests.checkouts import Checkout
-from tests.floors import Floor, watchfloor
+from tests.floors import Floor
 
 pytestmark = [pytest.mark.floor, pytest.mark.timeout(600)]
 
@@ -57,18 +57,6 @@ class SecondFloor:
 
 
 @pytest.fixture
-def first(tmp_path: Path) -> Iterator[Floor]:
-    """A floor of this checkout; without the demo, so that the two can be told apart by what they are asked only."""
-    data_dir = tmp_path / "first"
-    started = watchfloor(data_dir, "up", "--detach", "--no-demo", timeout_s=320)
-    try:
-        assert started.returncode == 0, started.stdout + started.stderr
-        yield Floor(_record(data_dir)["url"], data_dir)
-    finally:
-        watchfloor(data_dir, "down", timeout_s=90)
-
-
-@pytest.fixture
 def second() -> Iterator[SecondFloor]:
     """Another checkout's floor, without the demo; another user's where root runs the tests."""
     # Not tmp_path, which no other user may enter.
@@ -84,14 +72,14 @@ def second() -> Iterator[SecondFloor]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_two_floors_do_not_meet(first: Floor, second: SecondFloor) -> None:
+def test_two_floors_do_not_meet(floor: Floor, second: SecondFloor) -> None:
     """Own ports, keys and jobs; gateway, service and supervisor of one are killed, and the other never notices."""
-    before, other = _record(first.data_dir), _record(second.data_dir)
+    before, other = _record(floor.data_dir), _record(second.data_dir)
     assert set(_ports(before)).isdisjoint(_ports(other))
     token = second.token()
     assert _answer(second.url, token) == 200
-    assert _answer(second.url, first.token()) == 401
-    _submit(lambda line: _on_ray(first, line), "3601")
+    assert _answer(second.url, floor.token()) == 401
+    _submit(lambda line: _on_ray(floor, line), "3601")
     _submit(second.on_ray, "3602")
     _until(lambda: len(_running("3601")) == len(_running("3602")) == 1)
     job = _running("3601")
@@ -111,7 +99,7 @@ def test_two_floors_do_not_meet(first: Floor, second: SecondFloor) -> None:
 
     os.kill(other["supervisor"]["pid"], signal.SIGKILL)
     _until(lambda: _answer_or_none(second.url, token) == 0)
-    assert _answer(first.url, first.token()) == 200
+    assert _answer(floor.url, floor.token()) == 200
     second.up()
     assert not find_marked(other["floor_id"])
     assert _running("3602") == []
@@ -120,8 +108,8 @@ def test_two_floors_do_not_meet(first: Floor, second: SecondFloor) -> None:
     second.said("watchfloor down")
     assert not find_marked(again["floor_id"])
     assert second.checkout.shell("watchfloor status --json").returncode == 3
-    assert before["floor_id"] == _record(first.data_dir)["floor_id"]
-    services = _services(first.data_dir)
+    assert before["floor_id"] == _record(floor.data_dir)["floor_id"]
+    services = _services(floor.data_dir)
     assert {name: part["restarts"] for name, part in services.items()} == dict.fromkeys(services, 0)
     assert _running("3601") == job
     _end(job)
