@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 MAX_ONGOING_REQUESTS = 20_000
 """Every open socket holds one for its life; who may connect is decided in the app."""
+HEALTH_CHECK_PERIOD_S = 1.0
+"""Serve learns of a dead replica by its next check only: with its own 10 s every socket would wait that long."""
 SHUTDOWN_POLL_S = 0.2
 SHUTDOWN_MARGIN_S = 5.0
 REDIS_TIMEOUT_S = 5.0
@@ -122,6 +124,7 @@ def build_gateway(settings: Settings) -> serve.Application:
         num_replicas=gateway_settings.num_replicas,
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
         graceful_shutdown_timeout_s=gateway_settings.drain_s + SHUTDOWN_MARGIN_S,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
         ray_actor_options={
             "num_cpus": 0,
             # User code on the replica's own loop: a frame then costs no hop between threads.

@@ -108,6 +108,8 @@ def ray_head_env(ports: FloorPorts, folder: Path, max_files: int) -> dict[str, s
         # The controller kills a proxy that is not ready in time, and a busy machine needs longer than 5 s.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
+        # A dead HAProxy is replaced after three failed checks: 30 s without a page by default.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "60",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback_http),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports.fallback_grpc),
