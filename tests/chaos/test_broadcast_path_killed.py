@@ -1,4 +1,4 @@
-"""kill -9 of each part of the broadcast path of a whole floor, under load: every socket comes back and misses nothing."""
+"""kill -9 of each part of the broadcast path of a floor, under load: every socket comes back and misses nothing."""
 
 import json
 import os
