@@ -22,9 +22,13 @@ class ChannelKind(StrEnum):
     GROUP = "group"
     RUN = "run"
     DEVICE = "device"
+    GATEWAY = "gateway"
+    """The gateway replicas themselves; no client ever."""
 
 
 NOC_ALL = names.CHANNEL_NOC
+GATEWAY_ALL = "gateway:all"
+"""What every gateway replica hears (see ``notices``)."""
 
 MAX_CHANNEL_LENGTH = 200
 
@@ -37,6 +41,7 @@ _FORMS = {
     ChannelKind.GROUP: re.compile(_ID),
     ChannelKind.RUN: re.compile(_ID),
     ChannelKind.DEVICE: re.compile(rf"{_LEVEL}/{_LEVEL}"),
+    ChannelKind.GATEWAY: re.compile("all"),
 }
 
 

@@ -164,6 +164,16 @@ class Hub:
         found = stream.since(since, limit)
         return HistoryReply(tuple(found or ()), stream.position, recovered=found is not None)
 
+    def remove_history(self, channel: str) -> StreamPosition:
+        """Drop all that is kept of ``channel``, and return its top: earlier positions cannot be recovered."""
+        stream = self._used(channel)
+        self._history_bytes -= stream.num_bytes
+        while stream.drop_oldest():
+            pass
+        # A hub that resumes from the journal must not bring it back.
+        self._unmarked.add(channel)
+        return stream.position
+
     def positions(self, channels: Sequence[str]) -> dict[str, StreamPosition]:
         """Return the top of each channel's stream."""
         return {channel: self._used(channel).position for channel in channels}

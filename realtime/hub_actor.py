@@ -64,6 +64,31 @@ class HubActor:
         service = self._service or await self._started()
         return {channel: wire.write_position(found) for channel, found in service.positions(channels).items()}
 
+    async def remove_history(self, channel: str) -> wire.WirePosition:
+        """See ``HubService.remove_history``."""
+        service = self._service or await self._started()
+        return wire.write_position(service.remove_history(channel))
+
+    async def report(self, report: wire.WireReport) -> bool:
+        """See ``HubService.report``."""
+        service = self._service or await self._started()
+        return service.report(wire.read_report(report))
+
+    async def presence(self, channel: str, limit: int) -> wire.WirePresence:
+        """See ``HubService.presence``."""
+        service = self._service or await self._started()
+        return wire.write_presence(service.presence(channel, limit))
+
+    async def present_channels(self, pattern: str, limit: int) -> dict[str, int]:
+        """See ``HubService.present_channels``."""
+        service = self._service or await self._started()
+        return service.present_channels(pattern, limit)
+
+    async def gateways(self) -> list[wire.WireFigures]:
+        """See ``HubService.gateways``."""
+        service = self._service or await self._started()
+        return [wire.write_figures(figures) for figures in service.gateways()]
+
     async def stats(self) -> HubStats:
         """See ``HubService.stats``."""
         service = self._service or await self._started()

@@ -21,6 +21,7 @@ from cluster import names
 from realtime import wire
 from realtime.backoff import Backoff
 from realtime.errors import HubNotFoundError, HubUnavailableError
+from realtime.presence import GatewayFigures, PresenceReply, Report
 from realtime.publication import Draft, StreamPosition
 from realtime.replies import Cursor, HistoryReply, HubStats, PollReply
 
@@ -132,6 +133,48 @@ class HubClient:
         found = await self._ask("positions", 5.0, ATTEMPT_TIMEOUT_S, list(channels))
         return {channel: wire.read_position(position) for channel, position in found.items()}
 
+    async def remove_history(self, channel: str) -> StreamPosition:
+        """Drop what the hub keeps of ``channel``; returns the top of its stream.
+
+        Raises:
+            HubUnavailableError: the hub did not answer; to ask again changes nothing more.
+        """
+        return wire.read_position(await self._ask("remove_history", 5.0, ATTEMPT_TIMEOUT_S, channel))
+
+    async def report(self, report: Report) -> bool:
+        """Tell who joined and left on a gateway; False: the hub does not know it and wants to hear everything.
+
+        Raises:
+            HubUnavailableError: the hub did not answer; the same report may be sent again.
+        """
+        known: bool = await self._ask("report", 5.0, ATTEMPT_TIMEOUT_S, wire.write_report(report))
+        return known
+
+    async def presence(self, channel: str, limit: int) -> PresenceReply:
+        """Return up to ``limit`` members of ``channel`` and how many there are.
+
+        Raises:
+            HubUnavailableError: the hub did not answer.
+        """
+        return wire.read_presence(await self._ask("presence", 5.0, ATTEMPT_TIMEOUT_S, channel, limit))
+
+    async def present_channels(self, pattern: str, limit: int) -> dict[str, int]:
+        """Return up to ``limit`` channels that have members, by a file-name pattern, and how many those are.
+
+        Raises:
+            HubUnavailableError: the hub did not answer.
+        """
+        found: dict[str, int] = await self._ask("present_channels", 5.0, ATTEMPT_TIMEOUT_S, pattern, limit)
+        return found
+
+    async def gateways(self) -> tuple[GatewayFigures, ...]:
+        """Return the gateway replicas that report to the hub.
+
+        Raises:
+            HubUnavailableError: the hub did not answer.
+        """
+        return tuple(wire.read_figures(found) for found in await self._ask("gateways", 5.0, ATTEMPT_TIMEOUT_S))
+
     async def stats(self) -> HubStats:
         """Return the hub's figures.
 
@@ -142,7 +185,7 @@ class HubClient:
         return stats
 
     async def _ask(self, operation: str, timeout_s: float, attempt_s: float, *args: Any) -> Any:
-        # Every operation may be repeated: reads change nothing, and publish names its batch.
+        # Every operation may be repeated: reads change nothing, publish names its batch, a report its number.
         deadline_s, backoff = time.monotonic() + timeout_s, Backoff()
         while True:
             try:

@@ -25,6 +25,12 @@ channels_evicted = Counter(
 channels = Gauge("watchfloor_hub_channels", "Channels that the hub knows.", registry=REGISTRY)
 history_bytes = Gauge("watchfloor_hub_history_bytes", "Payload in all histories.", registry=REGISTRY)
 pollers = Gauge("watchfloor_hub_pollers", "Readers that wait for news.", registry=REGISTRY)
+presence_members = Gauge(
+    "watchfloor_hub_presence_members", "Members of all channels, as the gateways report them.", registry=REGISTRY
+)
+presence_refused = Counter(
+    "watchfloor_hub_presence_refused", "Members not listed because there were too many.", registry=REGISTRY
+)
 journal_up = Gauge("watchfloor_hub_journal_up", "1 while the journal takes what is published.", registry=REGISTRY)
 journal_lag = Gauge("watchfloor_hub_journal_lag", "Publications not yet in the journal.", registry=REGISTRY)
 
@@ -48,6 +54,8 @@ class HubMetrics:
         channels.set(stats.channels)
         history_bytes.set(stats.history_bytes)
         pollers.set(stats.pollers)
+        presence_members.set(stats.presence_members)
+        self._advance(presence_refused, stats.presence_refused_total)
         journal_up.set(1 if stats.journal_ok else 0)
         journal_lag.set(stats.journal_lag)
 

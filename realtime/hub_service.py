@@ -16,10 +16,13 @@ from collections import deque
 from collections.abc import Coroutine, Sequence
 
 from cluster.clock import Clock, SystemClock
+from realtime import notices
 from realtime.behind_marker import BehindMarker
+from realtime.channels import GATEWAY_ALL
 from realtime.errors import FencedError, JournalLostError, JournalUnavailableError, RealtimeError
 from realtime.hub import Hub
 from realtime.journal import Journal, JournalRecord, JournalState, Stored
+from realtime.presence import Changes, GatewayFigures, Presence, PresenceReply, Report
 from realtime.publication import Draft, StreamPosition
 from realtime.replies import Cursor, HistoryReply, HubStats, JournalHealth, PollReply
 from realtime.settings import HubSettings
@@ -55,6 +58,7 @@ class HubService:
         self._clock = clock or SystemClock()
         self._started_at_s = self._clock.time_s()
         self._hub = Hub(settings, self._clock)
+        self._presence = Presence(settings)
         self._health = JournalHealth.NONE if journal is None else JournalHealth.AWAY
         self._shown = self._hub.top
         self._news = asyncio.Event()  # something waits for the writer
@@ -126,6 +130,43 @@ class HubService:
         self._news.set()
         return found
 
+    def remove_history(self, channel: str) -> StreamPosition:
+        """See ``Hub.remove_history``."""
+        position = self._hub.remove_history(channel)
+        self._news.set()
+        return position
+
+    # -- presence ----------------------------------------------------------------------
+
+    def report(self, report: Report) -> bool:
+        """Take a gateway's report of its members; False: unknown, it must tell everything again."""
+        changes = self._presence.report(report, self._clock.monotonic_s())
+        if changes is None:
+            return False
+        self._announce(changes)
+        return True
+
+    def presence(self, channel: str, limit: int) -> PresenceReply:
+        """See ``Presence.members``."""
+        return self._presence.members(channel, limit)
+
+    def present_channels(self, pattern: str, limit: int) -> dict[str, int]:
+        """See ``Presence.channels``."""
+        return self._presence.channels(pattern, limit)
+
+    def gateways(self) -> tuple[GatewayFigures, ...]:
+        """See ``Presence.gateways``."""
+        return self._presence.gateways()
+
+    def _announce(self, changes: Changes) -> None:
+        # Nobody waits for the journal here: who comes and goes is told once, and never recovered.
+        drafts = [Draft(GATEWAY_ALL, notices.write(part)) for part in notices.changes_in_parts(changes)]
+        if drafts:
+            self._hub.publish(drafts)
+            self._news.set()
+            if self._is_stalled:
+                self._show(self._hub.top)
+
     def stats(self) -> HubStats:
         """Return figures; cheap."""
         hub = self._hub
@@ -143,6 +184,8 @@ class HubService:
             journal=self._health,
             journal_lag=0 if self._journal is None else hub.journal_lag,
             publications_by_class=dict(hub.publications),
+            presence_members=self._presence.num_members,
+            presence_refused_total=self._presence.refused_total,
         )
 
     # -- writing -----------------------------------------------------------------------
@@ -318,6 +361,7 @@ class HubService:
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             self._hub.sweep()
+            self._announce(self._presence.expire(self._clock.monotonic_s()))
             self._news.set()
 
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:

@@ -173,13 +173,15 @@ def _write_header(entry: Entry) -> bytes:
             entry.batch,
             entry.index,
             entry.coalesce_key,
+            publication.info.decode(),
         ]
     )
 
 
 def _read_entry(header: bytes, data: bytes) -> Entry:
-    seq, channel, epoch, offset, priority, time_ms, key, batch, index, coalesce_key = orjson.loads(header)
-    publication = Publication(channel, offset, data, Priority(priority), time_ms, epoch)
+    # A journal of a version before publications had an ``info`` ends a field earlier.
+    seq, channel, epoch, offset, priority, time_ms, key, batch, index, coalesce_key, *info = orjson.loads(header)
+    publication = Publication(channel, offset, data, Priority(priority), time_ms, epoch, "".join(info).encode())
     return Entry(seq, publication, key, batch, index, coalesce_key)
 
 

@@ -77,6 +77,10 @@ class HubStats:
     """Publications that the journal has not confirmed yet."""
     publications_by_class: dict[tuple[str, str], int]
     """Publications by (channel kind, priority)."""
+    presence_members: int = 0
+    """Members of all channels, as the gateways report them."""
+    presence_refused_total: int = 0
+    """Members not held because there were too many."""
 
     @property
     def journal_ok(self) -> bool:

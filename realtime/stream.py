@@ -91,7 +91,7 @@ class Stream:
             # restarted hub could hand the same offsets out again.
             self.begin_epoch()
         self._top = offset = self._top + 1
-        publication = Publication(draft.channel, offset, draft.data, draft.priority, time_ms, self._epoch)
+        publication = Publication(draft.channel, offset, draft.data, draft.priority, time_ms, self._epoch, draft.info)
         entry = Entry(seq, publication, draft.key, batch, index, draft.coalesce_key)
         superseded = self._hold(entry)
         self.trim(time_ms)

@@ -5,7 +5,6 @@ the first client starts the feed and the timer. Invariant: every error of the HT
 the shape ``{"error": {"code": str, "message": str}}``.
 """
 
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
@@ -16,16 +15,18 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from cluster.errors import ServiceUnavailableError
-from serve_apps import pages, websocket
+from serve_apps import openapi, pages, rpc, websocket
 from serve_apps.api import (
     alerts,
     batch,
     commands,
+    control,
     dead_letters,
     devices,
     history,
     lanes,
     models,
+    presence,
     publish,
     runs,
     signin,
@@ -40,10 +41,13 @@ from serve_apps.http_guard import HttpGuard
 ROUTERS = tuple(
     module.router
     for module in (
-        websocket, uni, publish, history, batch, signin, status, alerts, devices, commands, runs, lanes, models,
-        dead_letters, pages,
+        websocket, uni, publish, history, presence, control, batch, openapi, signin, status, alerts, devices,
+        commands, runs, lanes, models, dead_letters, pages,
     )
 )  # fmt: skip
+
+TITLE = "Watchfloor"
+VERSION = "0.1.0"
 
 CODES = {
     400: "bad_request",
@@ -63,13 +67,10 @@ CODES = {
 
 def create_app(deps: GatewayDeps, settings: GatewaySettings | None = None) -> FastAPI:
     """Return the application with every route of the gateway; ``settings`` None: the defaults."""
-    connections = Connections(deps.hub, deps.auth, settings or GatewaySettings())
-    app = FastAPI(
-        title="Watchfloor", version="0.1.0", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan
-    )
+    # The document of the API is a route of our own: it asks for a role.
+    app = FastAPI(title=TITLE, version=VERSION, docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan)
     app.state.deps = deps
-    app.state.connections = connections
-    app.state.node_id = uuid.uuid4().hex
+    app.state.connections = Connections(deps.hub, deps.auth, settings or GatewaySettings(), rpc.methods(app))
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", pages.Static(directory=pages.PAGE), name="static")

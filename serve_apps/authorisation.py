@@ -12,9 +12,11 @@ from fastapi import HTTPException, Request
 from starlette.requests import HTTPConnection
 
 from cluster import names
+from realtime.channels import ChannelKind
 from serve_apps.auth import Identity, Role
 from serve_apps.deps import deps_of
 from serve_apps.errors import AuthenticationError, KeysUnavailableError
+from serve_apps.namespaces import namespace_of
 
 
 class Access(StrEnum):
@@ -36,12 +38,22 @@ ROUTES: Mapping[tuple[str, str], Role | Access] = {
     ("WEBSOCKET", "/connection/websocket"): Access.IN_PROTOCOL,
     ("WEBSOCKET", "/connection/uni_websocket"): Access.IN_PROTOCOL,
     ("GET", "/connection/uni_sse"): Access.IN_PROTOCOL,
+    ("GET", "/connection/uni_http_stream"): Access.IN_PROTOCOL,
+    ("POST", "/connection/uni_http_stream"): Access.IN_PROTOCOL,
+    ("GET", "/api/openapi.json"): Role.VIEWER,
     ("POST", "/api/publish"): Role.ENGINEER,
     ("POST", "/api/broadcast"): Role.ENGINEER,
     ("POST", "/api/history"): Role.VIEWER,
+    ("POST", "/api/history_remove"): Role.ADMIN,
+    ("POST", "/api/presence"): Role.VIEWER,
+    ("POST", "/api/presence_stats"): Role.VIEWER,
+    ("POST", "/api/channels"): Role.VIEWER,
+    ("POST", "/api/info"): Role.OPERATOR,
+    ("POST", "/api/disconnect"): Role.ADMIN,
+    ("POST", "/api/subscribe"): Role.ADMIN,
+    ("POST", "/api/unsubscribe"): Role.ADMIN,
     # Each of its commands is asked for by itself.
     ("POST", "/api/batch"): Role.VIEWER,
-    ("POST", "/api/info"): Role.OPERATOR,
     ("GET", "/api/v1/config"): Role.VIEWER,
     ("GET", "/api/v1/status"): Role.VIEWER,
     ("GET", "/api/v1/alerts"): Role.VIEWER,
@@ -61,8 +73,8 @@ ROUTES: Mapping[tuple[str, str], Role | Access] = {
 }
 """(method, path with ``{}`` for each parameter) -> least role."""
 
-RPC: Mapping[str, Role] = {}
-"""Methods of the protocol's ``rpc`` command; none yet, so every call is answered with 104."""
+RPC: Mapping[str, Role] = {"channels": Role.VIEWER, "config": Role.VIEWER, "status": Role.VIEWER}
+"""Methods of the protocol's ``rpc`` command (see ``rpc.py``)."""
 
 CLI: Mapping[str, Role] = {"status": Role.VIEWER, "lanes": Role.VIEWER}
 """Commands that ask a running floor over HTTP. The others work on the data folder, so the file
@@ -97,17 +109,21 @@ def may_subscribe(identity: Identity, channel: str) -> bool:
 
 
 def may_read_history(identity: Identity, channel: str) -> bool:
-    """Tell whether ``identity`` may read what was published on ``channel`` over the HTTP API."""
+    """Tell whether ``identity`` may read what was published on ``channel`` over the HTTP API, and who is there."""
+    if namespace_of(channel).is_internal:
+        return False
     return may_subscribe(identity, channel) or (identity.is_floor_wide and identity.has(Role.ENGINEER))
 
 
 def may_publish(identity: Identity, channel: str) -> bool:
-    """Tell whether ``identity`` may publish to ``channel`` over the HTTP API."""
+    """Tell whether ``identity`` may publish to ``channel`` over the HTTP API; any text may be asked about."""
     if not identity.has(Role.ENGINEER):
+        return False
+    kind, _, rest = channel.partition(":")
+    if kind == ChannelKind.GATEWAY:
         return False
     if identity.is_floor_wide:
         return True
-    kind, _, rest = channel.partition(":")
     return (kind == "tenant" and rest == identity.tenant) or (
         kind == "device" and rest.partition("/")[0] == identity.tenant
     )

@@ -12,12 +12,28 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from serve_apps import eager, frames, gateway_metrics
+from serve_apps.answers import Answers
 from serve_apps.codes import CloseCode
+from serve_apps.effects import (
+    Attach,
+    Call,
+    Close,
+    Effect,
+    Follow,
+    Leave,
+    Publish,
+    Question,
+    ReadHistory,
+    ReadPresence,
+    Refuse,
+    Send,
+)
 from serve_apps.errors import FeedUnavailableError, FrameError, OutboxError
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.hub_feed import HubFeed
 from serve_apps.outbox import Outbox
-from serve_apps.session import Attach, Close, Effect, Follow, Leave, ReadHistory, Refuse, Send, Session
+from serve_apps.presence_reports import PresenceReports
+from serve_apps.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +60,20 @@ class Transport(Protocol):
 class Connection:
     """A session on its transport. Compared by identity: it is a follower in the feed's rings."""
 
-    def __init__(self, session: Session, transport: Transport, feed: HubFeed, settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        session: Session,
+        transport: Transport,
+        feed: HubFeed,
+        presence: PresenceReports,
+        answers: Answers,
+        settings: GatewaySettings,
+    ) -> None:
         self.session = session
         self.transport = transport
         self._feed = feed
+        self._presence = presence
+        self._answers = answers
         self._max_inbound_bytes = settings.max_inbound_bytes
         self._outbox = Outbox(settings, session.credit, unidirectional=session.unidirectional)
         self._followed: set[str] = set()
@@ -88,6 +114,23 @@ class Connection:
         """End the connection after what is queued already."""
         self._perform_now(self.session.on_close(code))
         self.flush()
+
+    async def subscribe(self, channel: str) -> None:
+        """Subscribe the client to a channel that it may listen to, because a service wants it."""
+        await self._perform(self.session.on_server_subscribe(channel))
+
+    def unsubscribe(self, channel: str) -> None:
+        """End a subscription because a service wants it."""
+        self._perform_now(self.session.on_server_unsubscribe(channel))
+        self.flush()
+
+    def tell_member(self, channel: str, line: bytes) -> None:
+        """Push who came or went, where the client wants to hear it; left out when too much waits already."""
+        if self.session.hears_members(channel):
+            if self._outbox.offer(line):
+                self.flush()
+            else:
+                gateway_metrics.members_dropped.inc()
 
     def mark(self, channel: str, rank: int) -> None:
         """Note that a followed channel has something new (see ``hub_feed.Follower``)."""
@@ -135,6 +178,8 @@ class Connection:
                     await self._attach(effect)
                 case ReadHistory():
                     await self._read_history(effect)
+                case Publish() | ReadPresence() | Call():
+                    await self._answer(effect)
                 case _:
                     self._perform_now([effect])
         self.flush()
@@ -156,7 +201,7 @@ class Connection:
                     self.closing = code
                     self._leave_all()  # what has not been sent is recovered by the next connection
                     self._stop_stuck_writer(code)
-                case Attach() | ReadHistory():
+                case Attach() | ReadHistory() | Publish() | ReadPresence() | Call():
                     raise RuntimeError(f"{type(effect).__name__} must be awaited")
 
     async def _attach(self, attach: Attach) -> None:
@@ -182,6 +227,11 @@ class Connection:
             return
         self._perform_now(self.session.on_history(effect.command, position, items))
 
+    async def _answer(self, question: Question) -> None:
+        assert self.session.identity is not None  # who has none is not answered
+        answer = await self._answers.to(question, self.session.identity, self.session.channels)
+        self._perform_now(self.session.on_answer(question.command.id, question.method, answer))
+
     def _follow(self, effect: Follow) -> None:
         ring = self._feed.follow(effect.channel, effect.position, self)
         if ring is None:
@@ -189,9 +239,13 @@ class Connection:
         else:
             self._followed.add(effect.channel)
             self._outbox.follow(ring, effect.position.offset)
+            assert self.session.identity is not None
+            self._presence.join(effect.channel, self.session.client_id, self.session.identity.user_id)
 
     def _leave(self, channel: str) -> None:
-        self._followed.discard(channel)
+        if channel in self._followed:
+            self._followed.discard(channel)
+            self._presence.leave(channel, self.session.client_id)
         self._outbox.leave(channel)
         self._feed.leave(channel, self)
 

@@ -10,16 +10,25 @@ import logging
 import time
 import uuid
 from collections import Counter
+from collections.abc import Coroutine, Iterator, Mapping
 
+from realtime import notices
 from realtime.hub_client import HubClient
-from serve_apps import gateway_metrics
+from realtime.presence import Changes, GatewayFigures, Member
+from serve_apps import frames, gateway_metrics
+from serve_apps.answers import Answers, RpcMethod
 from serve_apps.auth import Authenticator, Identity
-from serve_apps.authorisation import may_subscribe, server_channels
+from serve_apps.authorisation import RPC, may_subscribe, server_channels
 from serve_apps.codes import CloseCode
 from serve_apps.connection import Connection, Transport
+from serve_apps.control import Control
+from serve_apps.errors import NotAllowedError
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.hub_feed import HubFeed
-from serve_apps.session import Rules, Session
+from serve_apps.namespaces import namespace_of
+from serve_apps.presence_reports import PresenceReports
+from serve_apps.session import Session
+from serve_apps.subscriptions import Rules
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +39,27 @@ TICK_SLICE = 1000
 class Connections:
     """The replica's register of clients, and the feed they share."""
 
-    def __init__(self, hub: HubClient, auth: Authenticator, settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        hub: HubClient,
+        auth: Authenticator,
+        settings: GatewaySettings,
+        methods: Mapping[str, RpcMethod] | None = None,
+    ) -> None:
         self.settings = settings
+        self.uid = uuid.uuid4().hex
+        """Name of this replica among the floor's gateways."""
         self.feed = HubFeed(hub, settings)
         self.is_draining = False
-        self._rules = Rules(auth.from_token, server_channels, may_subscribe, self._admit)
+        self._rules = Rules(auth.from_token, server_channels, may_subscribe, self._admit, _no_channel_tokens, rpc=RPC)
         self._connections: set[Connection] = set()
         self._users: Counter[str] = Counter()
-        self._timer: asyncio.Task[None] | None = None
+        self._began_s = time.monotonic()
+        self._answers = Answers(hub, methods or {}, settings.hub_timeout_s)
+        self._presence = PresenceReports(hub, settings, self.figures)
+        self._control = Control(self.feed, self.perform)
+        self._standing: list[asyncio.Task[None]] = []
+        self._errands: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -47,8 +69,18 @@ class Connections:
         """Users with a connection here."""
         return len(self._users)
 
+    def figures(self) -> GatewayFigures:
+        """Describe this replica."""
+        uptime_s = int(time.monotonic() - self._began_s)
+        return GatewayFigures(self.uid, len(self), self.num_users, self.feed.num_channels, uptime_s)
+
     def open(
-        self, transport: Transport, *, cookie_identity: Identity | None = None, unidirectional: bool = False
+        self,
+        transport: Transport,
+        *,
+        cookie_identity: Identity | None = None,
+        unidirectional: bool = False,
+        native_pings: bool = False,
     ) -> Connection:
         """Register a client whose transport was accepted; it must be given to ``close`` in the end."""
         now_s = time.monotonic()
@@ -59,13 +91,18 @@ class Connections:
             now_s=now_s,
             cookie_identity=cookie_identity,
             unidirectional=unidirectional,
+            native_pings=native_pings,
         )
-        connection = Connection(session, transport, self.feed, self.settings)
+        connection = Connection(session, transport, self.feed, self._presence, self._answers, self.settings)
         self._connections.add(connection)
         gateway_metrics.connects.labels(transport.name).inc()
         gateway_metrics.connections.labels(transport.name).inc()
-        if self._timer is None:
-            self._timer = asyncio.create_task(self._tick_forever(), name="gateway-timer")
+        if not self._standing:
+            self._standing = [
+                asyncio.create_task(self._tick_forever(), name="gateway-timer"),
+                asyncio.create_task(self._presence.run_forever(), name="gateway-presence"),
+                asyncio.create_task(self._control.run_forever(), name="gateway-control"),
+            ]
         if self.is_draining:
             connection.close(CloseCode.SHUTDOWN)
         return connection
@@ -82,6 +119,25 @@ class Connections:
             self._users[user_id] -= 1
             if self._users[user_id] <= 0:
                 del self._users[user_id]
+
+    def perform(self, notice: notices.Notice) -> None:
+        """Do on this replica what the hub or another replica wants of all of them."""
+        match notice:
+            case Changes(joined, left):
+                for member in left:
+                    self._tell_members(member, frames.push_member(member.channel, "leave", member.user, member.client))
+                for member in joined:
+                    self._tell_members(member, frames.push_member(member.channel, "join", member.user, member.client))
+            case notices.Disconnect(audience=audience, code=code, spared=spared):
+                for connection in self._meant(audience):
+                    if connection.session.client_id not in spared:
+                        connection.close(CloseCode.numbered(code) or CloseCode.FORCE_DISCONNECT)
+            case notices.Unsubscribe(audience=audience, channel=channel):
+                for connection in self._meant(audience):
+                    connection.unsubscribe(channel)
+            case notices.Subscribe(audience=audience, channel=channel):
+                for connection in self._meant(audience):
+                    self._run(connection.subscribe(channel))
 
     async def drain(self, over_s: float | None = None) -> int:
         """Close every connection with 3001 at an even pace; later ones are closed at once.
@@ -102,11 +158,11 @@ class Connections:
         return len(waiting)
 
     async def stop(self) -> None:
-        """Stop the timer and the feed."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """Stop what runs beside the connections, and the feed."""
+        for task in (*self._standing, *self._errands):
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._timer
+                await task
         await self.feed.close()
         gateway_metrics.meter.flush()
 
@@ -118,6 +174,32 @@ class Connections:
             return CloseCode.CONNECTION_LIMIT
         self._users[identity.user_id] += 1
         return None
+
+    def _meant(self, audience: notices.Audience) -> Iterator[Connection]:
+        for connection in list(self._connections):
+            identity = connection.session.identity
+            if (
+                identity is not None
+                and audience.user in ("", identity.user_id)
+                and audience.client in ("", connection.session.client_id)
+                and audience.tenant in (None, identity.tenant)
+            ):
+                yield connection
+
+    def _tell_members(self, member: Member, line: bytes) -> None:
+        followers = self.feed.followers(member.channel)
+        if len(followers) > namespace_of(member.channel).join_leave_limit:
+            gateway_metrics.members_dropped.inc(len(followers))
+            return
+        for follower in followers:
+            if isinstance(follower, Connection):
+                follower.tell_member(member.channel, line)
+
+    def _run(self, errand: Coroutine[None, None, None]) -> None:
+        # At most one for each connection of one user and for each notice; each ends within `hub_timeout_s`.
+        task = asyncio.create_task(errand, name="gateway-errand")
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
 
     async def _tick_forever(self) -> None:
         resyncs = coalesced = 0
@@ -143,3 +225,8 @@ class Connections:
             connection.on_tick(now_s)
             if number % TICK_SLICE == 0:
                 await asyncio.sleep(0)
+
+
+def _no_channel_tokens(_identity: Identity, _channel: str, _token: str) -> float | None:
+    """Stand in where the floor issues no tokens of channels."""
+    raise NotAllowedError("this floor accepts no tokens of channels")

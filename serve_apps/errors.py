@@ -32,6 +32,17 @@ class TokenExpiredError(AuthenticationError):
         return (TokenExpiredError, ())
 
 
+class NotAllowedError(GatewayError):
+    """A channel's token proves no right to that channel for this identity."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class KeysUnavailableError(AuthenticationError):
     """The identity provider's keys are not here yet; the same token may be good in a moment."""
 

@@ -58,6 +58,16 @@ feed_channels = Gauge(
 feed_resyncs = Counter(
     "watchfloor_gateway_resyncs_total", "Channels read again after a gap in the hub's feed.", registry=REGISTRY
 )
+members_dropped = Counter(
+    "watchfloor_gateway_member_pushes_dropped_total",
+    "Joins and leaves that a client was not told of, because its queue or the channel was too full.",
+    registry=REGISTRY,
+)
+control_lost = Counter(
+    "watchfloor_gateway_control_lost_total",
+    "Times at which commands to the gateways may have been lost on the way to a replica.",
+    registry=REGISTRY,
+)
 coalesced = Counter(
     "watchfloor_gateway_coalesced_total",
     "Publications the hub spared a replica because a newer one took their place.",

@@ -70,6 +70,8 @@ class GatewaySettings:
     """Seconds over which a drain spreads the closing of all sockets."""
     hub_timeout_s: float = 4.0
     """Seconds a client's command waits for the hub; the SDKs give up after 5."""
+    presence_renew_s: float = 25.0
+    """Seconds after which a replica says again that its members are there; well below the hub's presence_ttl_s."""
     poll_timeout_s: float = 25.0
     """Seconds one poll of the hub waits for publications."""
 
@@ -82,5 +84,7 @@ class GatewaySettings:
             raise ValueError(f"credit_ping_bytes must be at most half of credit_bytes, got {self.credit_ping_bytes}")
         if self.ring_age_s <= self.credit_timeout_s:
             raise ValueError(f"ring_age_s must be above credit_timeout_s, got {self.ring_age_s}")
+        if not self.presence_renew_s > 0:
+            raise ValueError(f"presence_renew_s must be positive, got {self.presence_renew_s}")
         if self.hub_timeout_s >= 5:
             raise ValueError(f"hub_timeout_s must be below the SDKs' 5 s, got {self.hub_timeout_s}")

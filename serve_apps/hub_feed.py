@@ -17,16 +17,16 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from realtime.channels import kind_of
+from realtime.channels import GATEWAY_ALL, kind_of
 from realtime.errors import RealtimeError
 from realtime.hub_client import HubClient
 from realtime.publication import Publication, StreamPosition
 from realtime.replies import Cursor, PollReply
+from serve_apps.effects import Attachment
 from serve_apps.errors import FeedUnavailableError
 from serve_apps.frames import History
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.ring import RANKS, Append, ChannelRing
-from serve_apps.session import Attachment
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +85,8 @@ class HubFeed:
 
     @property
     def num_channels(self) -> int:
-        """Channels with a follower on this replica."""
-        return len(self._rings)
+        """Channels that clients of this replica follow."""
+        return len(self._rings) - (GATEWAY_ALL in self._rings)  # its own ear is no client
 
     async def attach(self, wanted: Mapping[str, StreamPosition | None]) -> list[Attachment]:
         """Return where channels stand and what was missed since the given positions.
@@ -138,6 +138,11 @@ class HubFeed:
         if ring is not None:
             ring.followers.discard(follower)
             self._forget_if_idle(ring)
+
+    def followers(self, channel: str) -> tuple[Follower, ...]:
+        """Return who follows a channel on this replica."""
+        ring = self._rings.get(channel)
+        return () if ring is None else tuple(ring.followers)
 
     async def history(self, command: History) -> tuple[StreamPosition, tuple[Publication, ...] | None]:
         """Return a channel's position and recent publications; None: the given position is lost.

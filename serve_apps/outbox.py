@@ -85,6 +85,13 @@ class Outbox:
         if len(self._control) > 1 and self._control_bytes > self._settings.control_bytes:
             raise OutboxError("replies")
 
+    def offer(self, line: bytes) -> bool:
+        """Queue a push that may be left out; False when more than half of the room for replies is taken."""
+        if self._control_bytes * 2 > self._settings.control_bytes:
+            return False
+        self.add(line)
+        return True
+
     def follow(self, ring: ChannelRing[Any], after: int) -> None:
         """Send the ring's publications after offset ``after``, now and as they come."""
         self._cursors[ring.channel] = _Cursor(ring, after)

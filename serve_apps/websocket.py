@@ -34,7 +34,11 @@ async def serve_client(websocket: WebSocket) -> None:
     speaks_json = not offered or JSON_SUBPROTOCOL in offered or "centrifuge-protobuf" not in offered
     await websocket.accept(subprotocol=JSON_SUBPROTOCOL if JSON_SUBPROTOCOL in offered else None)
     register = connections_of(websocket)
-    connection = register.open(WebSocketTransport(websocket), cookie_identity=cookie_identity(websocket))
+    connection = register.open(
+        WebSocketTransport(websocket),
+        cookie_identity=cookie_identity(websocket),
+        native_pings=wants_native_pings(websocket),
+    )
     if not speaks_json:
         connection.close(CloseCode.INAPPROPRIATE_PROTOCOL)
     await receive_until_end(websocket, register, connection)
@@ -94,6 +98,11 @@ async def receive_until_end(
 def connections_of(websocket: HTTPConnection) -> Connections:
     """Return the replica's register of connections."""
     return cast(Connections, websocket.app.state.connections)
+
+
+def wants_native_pings(websocket: HTTPConnection) -> bool:
+    """Tell whether the client wants the server's native ping frames alone: consoles show every ``{}``."""
+    return websocket.query_params.get("cf_ws_frame_ping_pong") == "true"
 
 
 def cookie_identity(websocket: HTTPConnection) -> Identity | None:

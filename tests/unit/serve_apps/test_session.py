@@ -12,21 +12,24 @@ from serve_apps import frames
 from serve_apps.auth import Identity, Role
 from serve_apps.authorisation import may_subscribe, server_channels
 from serve_apps.codes import CloseCode, ErrorCode
-from serve_apps.errors import AuthenticationError, KeysUnavailableError, TokenExpiredError
-from serve_apps.gateway_settings import GatewaySettings
-from serve_apps.session import (
+from serve_apps.effects import (
     Attach,
     Attachment,
+    Call,
     Close,
     Effect,
     Follow,
     Leave,
+    Publish,
     ReadHistory,
+    ReadPresence,
     Refuse,
-    Rules,
     Send,
-    Session,
 )
+from serve_apps.errors import AuthenticationError, KeysUnavailableError, NotAllowedError, TokenExpiredError
+from serve_apps.gateway_settings import GatewaySettings
+from serve_apps.session import Session
+from serve_apps.subscriptions import Rules
 
 WALL_S = 1_700_000_000.0
 START = StreamPosition("e", 5)
@@ -58,6 +61,16 @@ def authenticate(token: str) -> Identity:
     return TOKENS[token]
 
 
+def authorise(identity: Identity, channel: str, token: str) -> float | None:
+    if token == "expired":
+        raise TokenExpiredError
+    if token == "of-another":
+        raise NotAllowedError("of another channel")
+    if token == "forged":
+        raise AuthenticationError("invalid token")
+    return {"good": None, "minute": WALL_S + 60, "hour": WALL_S + 3600}[token]
+
+
 def make(
     *,
     settings: GatewaySettings | None = None,
@@ -68,7 +81,14 @@ def make(
     return Session(
         "c1",
         settings or GatewaySettings(),
-        Rules(authenticate, server_channels, may_subscribe, admit),
+        Rules(
+            authenticate,
+            server_channels,
+            may_subscribe,
+            admit,
+            authorise,
+            rpc={"status": Role.ENGINEER, "me": Role.VIEWER},
+        ),
         now_s=0.0,
         cookie_identity=cookie,
         unidirectional=unidirectional,
@@ -211,12 +231,29 @@ def test_first_command(command: dict[str, Any], effects: list[Effect]) -> None:
             [Refuse(9, ErrorCode.PERMISSION_DENIED)],
             id="publish",
         ),
-        pytest.param({"id": 9, "presence": {"channel": "run:r1"}}, [Refuse(9, ErrorCode.NOT_AVAILABLE)], id="presence"),
+        pytest.param({"id": 9, "presence": {}}, [Close(CloseCode.BAD_REQUEST)], id="presence-no-channel"),
         pytest.param(
-            {"id": 9, "presence_stats": {"channel": "run:r1"}}, [Refuse(9, ErrorCode.NOT_AVAILABLE)], id="stats"
+            {"id": 9, "presence": {"channel": "user:bob"}},
+            [Refuse(9, ErrorCode.PERMISSION_DENIED)],
+            id="presence-denied",
         ),
         pytest.param(
-            {"id": 9, "sub_refresh": {"channel": "run:r1"}}, [Refuse(9, ErrorCode.NOT_AVAILABLE)], id="sub-refresh"
+            {"id": 9, "presence_stats": {"channel": "news"}}, [Refuse(9, ErrorCode.UNKNOWN_CHANNEL)], id="stats-unknown"
+        ),
+        pytest.param(
+            {"id": 9, "presence": {"channel": "gateway:all"}},
+            [Refuse(9, ErrorCode.PERMISSION_DENIED)],
+            id="presence-internal",
+        ),
+        pytest.param(
+            {"id": 9, "subscribe": {"channel": "gateway:all", "token": "good"}},
+            [Refuse(9, ErrorCode.PERMISSION_DENIED)],
+            id="subscribe-internal",
+        ),
+        pytest.param(
+            {"id": 9, "sub_refresh": {"channel": "run:r1"}},
+            [Refuse(9, ErrorCode.NOT_AVAILABLE)],
+            id="sub-refresh-without-expiry",
         ),
         pytest.param(
             {"id": 9, "sub_refresh": {"channel": "run:r2"}},
@@ -224,6 +261,7 @@ def test_first_command(command: dict[str, Any], effects: list[Effect]) -> None:
             id="sub-refresh-not-subscribed",
         ),
         pytest.param({"id": 9, "rpc": {"method": "x"}}, [Refuse(9, ErrorCode.METHOD_NOT_FOUND)], id="rpc"),
+        pytest.param({"id": 9, "rpc": {"method": "status"}}, [Refuse(9, ErrorCode.PERMISSION_DENIED)], id="rpc-denied"),
         pytest.param({"id": 9, "ping": {}}, [Refuse(9, ErrorCode.NOT_AVAILABLE)], id="legacy-ping"),
         pytest.param({"send": {"data": 1}}, [], id="send"),
         pytest.param(
