@@ -9,7 +9,7 @@ follows from the code alone, so ``docs/openapi.json`` can be compared with it.
 
 import re
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import orjson
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -37,7 +37,9 @@ ERROR_SCHEMA: dict[str, Any] = {
     },
 }
 ERRORS_OF_ALL = {"401": "No proof of who calls.", "403": "The role is missing.", "503": "A part does not answer."}
-ERRORS_OF_BODIES = {"400": "The body is not JSON.", "413": "The body is too large.", "422": "A field is wrong."}
+ERRORS_OF_BODIES = {"400": "The body is not JSON.", "413": "The body is too large."}
+ERRORS_OF_FIELDS = {"422": "A field is unknown, missing, of the wrong type or out of range."}
+ERRORS_OF_PATHS = {"404": "No such thing, or another tenant's."}
 SECURITY: dict[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -47,7 +49,9 @@ SECURITY: dict[str, Any] = {
 @router.get("/api/openapi.json", response_model=dict[str, Any])
 async def read_document(request: Request, _identity: Annotated[Identity, Depends(require(Role.VIEWER))]) -> Response:
     """Return this document."""
-    return Response(orjson.dumps(document(request.app)), media_type="application/json")
+    app = cast(FastAPI, request.app)
+    app.openapi_schema = app.openapi_schema or document(app)
+    return Response(orjson.dumps(app.openapi_schema), media_type="application/json")
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -58,7 +62,8 @@ def document(app: FastAPI) -> dict[str, Any]:
     components["securitySchemes"] = SECURITY
     for path, operations in found["paths"].items():
         for method, operation in operations.items():
-            _complete(operation, ROUTES[method.upper(), re.sub(r"{[^}]*}", "{}", path)])
+            template = re.sub(r"{[^}]*}", "{}", path)
+            _complete(operation, template, ROUTES[method.upper(), template])
     for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own shape, which no route of ours has
         components["schemas"].pop(unused, None)
     return found
@@ -75,14 +80,21 @@ def text() -> str:
     return orjson.dumps(document(app), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode() + "\n"
 
 
-def _complete(operation: dict[str, Any], access: Role | Access) -> None:
+def _complete(operation: dict[str, Any], path: str, access: Role | Access) -> None:
     """Add what all routes share."""
-    errors = ERRORS_OF_BODIES if "requestBody" in operation or "parameters" in operation else {}
+    operation["summary"] = operation["description"].partition("\n")[0]
+    operation["responses"].pop("422", None)
+    errors: dict[str, str] = {}
     if isinstance(access, Role):
         operation["security"] = [{name: []} for name in SECURITY]
         operation["x-least-role"] = access.value
-        errors = ERRORS_OF_ALL | errors
-    operation["responses"].pop("422", None)
+        errors |= ERRORS_OF_ALL
+    if "requestBody" in operation:
+        errors |= ERRORS_OF_BODIES
+    if "requestBody" in operation or "parameters" in operation:
+        errors |= ERRORS_OF_FIELDS
+    if "{}" in path:
+        errors |= ERRORS_OF_PATHS
     for status, description in errors.items():
         operation["responses"].setdefault(
             status,

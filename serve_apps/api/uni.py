@@ -36,6 +36,17 @@ CONNECT_BODY: dict[str, Any] = {
 }
 
 
+def streams(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """Return what a route says about its answers: a body that goes on, or why there is none."""
+    text = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+    return {
+        200: {"content": {media_type: {"schema": {"type": "string"}}}, "description": "Pushes, until one side ends."},
+        401: text | {"description": "No valid proof of identity in the connect request."},
+        429: text | {"description": "Too many connections of this user."},
+        503: text | {"description": "Try again."},
+    }
+
+
 class UniWebSocketTransport(WebSocketTransport):
     """A WebSocket that only writes."""
 
@@ -110,19 +121,24 @@ async def serve_uni_websocket(websocket: WebSocket) -> None:
     await receive_until_end(websocket, register, connection, ignore_text=True)
 
 
-@router.get("/connection/uni_sse", response_class=StreamingResponse)
+@router.get("/connection/uni_sse", response_class=StreamingResponse, responses=streams("text/event-stream"))
 async def serve_uni_sse(request: Request, cf_connect: str = "") -> Response:
     """Serve one listener by server-sent events; the query's ``cf_connect`` is the connect request."""
     return await _serve_body(request, SseTransport(), cf_connect)
 
 
-@router.get("/connection/uni_http_stream", response_class=StreamingResponse)
+@router.get("/connection/uni_http_stream", response_class=StreamingResponse, responses=streams("application/json"))
 async def serve_uni_http_stream(request: Request, cf_connect: str = "") -> Response:
     """Serve one listener by a response that goes on; the query's ``cf_connect`` is the connect request."""
     return await _serve_body(request, LinesTransport(), cf_connect)
 
 
-@router.post("/connection/uni_http_stream", response_class=StreamingResponse, openapi_extra=CONNECT_BODY)
+@router.post(
+    "/connection/uni_http_stream",
+    response_class=StreamingResponse,
+    responses=streams("application/json"),
+    openapi_extra=CONNECT_BODY,
+)
 async def post_uni_http_stream(request: Request) -> Response:
     """Serve one listener by a response that goes on; the body is the connect request."""
     body = await request.body()

@@ -49,7 +49,7 @@ def test_recovery_positions_are_read() -> None:
 
     (command,) = frames.parse_frame(text)
 
-    assert command == frames.Connect(id=1, token="", subs={"noc:all": StreamPosition("e", 7)})
+    assert command == frames.Connect(id=1, token="", subs={"noc:all": StreamPosition("e", 7), "user:u": None})
 
 
 @pytest.mark.parametrize(
