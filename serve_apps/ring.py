@@ -51,6 +51,7 @@ class _Item(NamedTuple):
     priority: Priority
     time_ms: int
     arrived_s: float
+    info: bytes
 
 
 class ChannelRing(Generic[Follower]):
@@ -126,7 +127,9 @@ class ChannelRing(Generic[Follower]):
             return Append.DUPLICATE
         line = push_publication(self._prefix, publication)
         self._offsets.append(publication.offset)
-        self._items.append(_Item(line, len(publication.data), publication.priority, publication.time_ms, now_s))
+        self._items.append(
+            _Item(line, len(publication.data), publication.priority, publication.time_ms, now_s, publication.info)
+        )
         self.top = publication.offset
         self.num_bytes += len(line)
         self._chunks.clear()
@@ -192,7 +195,7 @@ class ChannelRing(Generic[Follower]):
     def _publication(self, offset: int, item: "_Item") -> Publication:
         # Cut out of its line: the payload is not kept twice.
         data = item.line[len(self._prefix) : len(self._prefix) + item.data_bytes]
-        return Publication(self.channel, offset, data, item.priority, item.time_ms, self.epoch or "")
+        return Publication(self.channel, offset, data, item.priority, item.time_ms, self.epoch or "", item.info)
 
     def _index_after(self, offset: int) -> int:
         return bisect_right(self._offsets, offset, lo=self._start)
