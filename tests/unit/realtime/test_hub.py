@@ -189,3 +189,18 @@ def test_a_position_of_a_forgotten_life_is_refused() -> None:
     hub.publish([draft("a")])
 
     assert hub.history("noc:all", StreamPosition("gone", 1), 10).recovered is False
+
+
+def test_a_removed_history_is_gone_and_so_are_its_positions() -> None:
+    """Who stood in it is told to start anew; the offsets go on."""
+    hub, _ = make_hub()
+    (first, second) = hub.publish([draft("a"), draft("b")])
+
+    assert hub.remove_history("noc:all") == second
+    assert hub.history("noc:all", None, 10).publications == ()
+    assert hub.history("noc:all", first, 10).recovered is False
+    assert hub.history("noc:all", second, 10).recovered is True
+    (third,) = hub.publish([draft("c")])
+    assert (third.epoch, third.offset) == (second.epoch, 3)
+    assert hub.remove_history("noc:all") == third
+    assert hub.history_bytes == 0
