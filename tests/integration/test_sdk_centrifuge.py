@@ -15,13 +15,14 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from cent import AsyncClient, ChannelsRequest, DisconnectRequest, InfoRequest, PublishRequest, SubscribeRequest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
 from serve_apps.auth import TokenKind, cookie_name, issue_token
 from tests.integration.gateway_process import Gateway, running_gateway
-from tests.integration.sdk_clients import SDK, Listener, Wire, javascript, python
+from tests.integration.sdk_clients import SDK, Listener, RefusedError, Wire, javascript, python
 
 pytestmark = [
     pytest.mark.ray,
@@ -67,8 +68,8 @@ async def publisher(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def token(user: str, role: str = "operator", kind: TokenKind = TokenKind.ACCESS) -> str:
-    return issue_token(SECRET, sub=user, tenant=None, roles=[role], ttl_s=600, kind=kind)
+def token(user: str, role: str = "operator", kind: TokenKind = TokenKind.ACCESS, groups: tuple[str, ...] = ()) -> str:
+    return issue_token(SECRET, sub=user, tenant=None, roles=[role], groups=groups, ttl_s=600, kind=kind)
 
 
 async def publish(publisher: httpx.AsyncClient, channel: str, data: object, key: str = "") -> int:
@@ -145,6 +146,55 @@ async def test_sdk_is_refused_a_foreign_channel(gateway: Gateway, sdk: Sdk) -> N
     (ended,) = [event for event in listener.events if event["event"] == "sub-unsubscribed"]
     assert ended["code"] == 103
     assert listener.count("disconnected") <= 1
+
+
+async def test_sdks_see_each_other_and_talk(gateway: Gateway, sdk: Sdk, publisher: httpx.AsyncClient) -> None:
+    """Presence and its numbers, joins and leaves, publishing with the sender's name, rpc, and their refusals."""
+    group, run = os.urandom(4).hex(), f"run:{os.urandom(4).hex()}"
+    crew, ann, bob = f"group:{group}", f"ann-{group}", f"bob-{group}"
+    async with sdk(gateway.websocket(), token(ann, groups=(group,)), run) as listener:
+        await listener.until(lambda heard: heard.heard("join", run) == [ann])
+        async with python(gateway.websocket(), token(bob, role="viewer", groups=(group,)), run) as other:
+            await listener.until(lambda heard: bob in heard.heard("join", run) and bob in heard.heard("join", crew))
+            # The sockets are renewed all the time here, so an old one may still be among the members.
+            assert {ann, bob} == set(await listener.ask("presence", run))
+            num_clients, num_users = await listener.ask("presence_stats", crew)
+            assert (num_users, num_clients >= 2) == (2, True)
+
+            await listener.ask("publish", crew, {"text": "hi"})
+            await other.until(lambda heard: heard.heard("publication", crew) == [ann])
+            for method, args, code in (
+                ("publish", (crew, {}), 103), ("publish", (run, {}), 103), ("presence", (f"user:{ann}",), 103),
+                ("rpc", ("no-such", {}), 104),
+            ):  # fmt: skip
+                with pytest.raises(RefusedError) as refused:
+                    await other.ask(method, *args)
+                assert refused.value.args == (code,), (method, args)
+
+            assert {crew, run, f"user:{ann}"} <= set(await listener.ask("rpc", "channels", {}))
+            assert (await listener.ask("rpc", "config", {}))["user"]["id"] == ann
+            assert "services" in await listener.ask("rpc", "status", {})
+        await listener.until(lambda heard: bob in heard.heard("leave", run))
+
+        answer = await publisher.post("/api/presence", json={"channel": run})
+        assert {one["user"] for one in answer.json()["result"]["presence"].values()} == {ann}
+
+
+async def test_cent_acts_on_connections(gateway: Gateway, sdk: Sdk) -> None:
+    """Subscribe, unsubscribe and disconnect reach the SDK, by PyPI ``cent`` over either proxy."""
+    user, run = os.urandom(4).hex(), f"run:{os.urandom(4).hex()}"
+    cent = AsyncClient(f"{gateway.url}/api", token("root", "admin"))
+    async with sdk(gateway.websocket(), token(user)) as listener:
+        await listener.until(lambda heard: heard.count("connected") == 1)
+        await cent.subscribe(SubscribeRequest(user=user, channel=run))
+        await listener.until(lambda heard: any(event.get("channel") == run for event in heard.events))
+        await cent.publish(PublishRequest(channel=run, data={"a": 1}))
+        await listener.until(lambda heard: len(heard.heard("publication", run)) == 1)
+        assert run in (await cent.channels(ChannelsRequest(pattern="run:*"))).channels
+        assert sum(node.num_clients for node in (await cent.info(InfoRequest())).nodes) >= 1
+        await cent.disconnect(DisconnectRequest(user=user))
+        await listener.until(lambda heard: any(event.get("code") == 3503 for event in heard.events))
+    await cent.close()
 
 
 async def test_client_that_never_reads_is_closed_as_slow(gateway: Gateway, publisher: httpx.AsyncClient) -> None:
