@@ -42,6 +42,11 @@ class Control:
                 logger.warning("what the gateways tell each other is not heard: %s", error)
                 await asyncio.sleep(random.uniform(0, RETRY_S))  # noqa: S311 -- jitter
                 continue
+            except Exception:
+                # A defect must not leave this replica deaf for good.
+                logger.exception("the channel of the gateways could not be followed")
+                await asyncio.sleep(random.uniform(0, RETRY_S))  # noqa: S311 -- jitter
+                continue
             await self._lost.wait()
 
     def mark(self, _channel: str, _rank: int) -> None:

@@ -73,8 +73,11 @@ class PresenceReports:
                 continue
             except RealtimeError as error:
                 logger.warning("the hub does not hear who is here: %s", error)
-                self._is_known = False
-                await asyncio.sleep(random.uniform(0, RETRY_S))  # noqa: S311 -- jitter
+                await self._begin_again()
+            except Exception:
+                # A defect in one report must not let every member of this replica vanish for good.
+                logger.exception("the members of this replica could not be reported")
+                await self._begin_again()
 
     async def report(self) -> None:
         """Tell the hub what changed, or everything if it does not know this replica.
@@ -91,6 +94,10 @@ class PresenceReports:
             keys = dict.fromkeys(self._members)
             self._changed = {}
             self._is_known = await self._tell(keys, is_news=False)
+
+    async def _begin_again(self) -> None:
+        self._is_known = False
+        await asyncio.sleep(random.uniform(0, RETRY_S))  # noqa: S311 -- jitter
 
     async def _tell(self, keys: Iterable[tuple[str, str]], *, is_news: bool) -> bool:
         rest = iter(keys)

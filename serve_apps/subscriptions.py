@@ -211,14 +211,14 @@ class Subscriptions:
 
     def on_history(self, identity: Identity, command: frames.History) -> list[Effect]:
         """Let a client read the history of a channel that it may listen to."""
-        refusal = self._refusal(identity, command.channel)
+        refusal = self._listener_refusal(identity, command.channel)
         if refusal is None and not self._rules.namespace_of(command.channel).history:
             refusal = ErrorCode.NOT_AVAILABLE
         return [ReadHistory(command)] if refusal is None else [Refuse(command.id, refusal)]
 
     def on_presence(self, identity: Identity, command: frames.Presence) -> list[Effect]:
         """Let a client see who is in a channel that it may listen to."""
-        refusal = self._refusal(identity, command.channel)
+        refusal = self._listener_refusal(identity, command.channel)
         if refusal is not None:
             return [Refuse(command.id, refusal)]
         namespace = self._rules.namespace_of(command.channel)
@@ -228,7 +228,7 @@ class Subscriptions:
 
     def on_publish(self, identity: Identity, command: frames.Publish) -> list[Effect]:
         """Let a client publish where it may listen, its role suffices, and the payload is small enough."""
-        refusal = self._refusal(identity, command.channel)
+        refusal = self._listener_refusal(identity, command.channel)
         if refusal is None:
             namespace = self._rules.namespace_of(command.channel)
             if namespace.publish_role is None or not identity.has(namespace.publish_role):
@@ -269,6 +269,10 @@ class Subscriptions:
         if refusal is not None:
             return refusal
         return None if self._rules.may_subscribe(identity, channel) else ErrorCode.PERMISSION_DENIED
+
+    def _listener_refusal(self, identity: Identity, channel: str) -> ErrorCode | None:
+        # Who listens by a token of the channel has its right proved already, until it ends.
+        return None if channel in self._held else self._refusal(identity, channel)
 
     def _by_token(self, identity: Identity, channel: str, token: str) -> tuple[ErrorCode | None, float | None]:
         try:

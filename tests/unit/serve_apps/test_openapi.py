@@ -1,10 +1,12 @@
 """The OpenAPI document: complete, current, and served to whoever has a role."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 
 from serve_apps import openapi
@@ -80,3 +82,41 @@ async def test_it_is_served_to_viewers(api: ApiFloor) -> None:
         answer: httpx.Response = await viewer.get("/api/openapi.json")
         assert answer.json() == DOCUMENT
         assert (await nobody.get("/api/openapi.json")).status_code == 401
+
+
+CALLS: list[tuple[str, str, dict[str, Any] | None]] = [
+    ("POST", "/api/publish", {"channel": "run:r1", "data": {"a": 1}}),
+    ("POST", "/api/broadcast", {"channels": ["run:r1", "no such"], "data": 1}),
+    ("POST", "/api/history", {"channel": "run:r1", "limit": 5}),
+    ("POST", "/api/history", {"channel": "no such"}),
+    ("POST", "/api/presence", {"channel": "run:r1"}),
+    ("POST", "/api/presence_stats", {"channel": "run:r1"}),
+    ("POST", "/api/channels", {}),
+    ("POST", "/api/info", {}),
+    ("POST", "/api/subscribe", {"user": "ann", "channel": "run:r1"}),
+    ("POST", "/api/unsubscribe", {"user": "ann", "channel": "run:r1"}),
+    ("POST", "/api/disconnect", {"user": "ann"}),
+    ("POST", "/api/history_remove", {"channel": "run:r1"}),
+    ("POST", "/api/batch", {"commands": [{"info": {}}, {"history": {"channel": "no such"}}]}),
+    ("POST", "/api/publish", {"channel": 1}),
+    ("POST", "/api/disconnect", {"user": ""}),
+    ("GET", "/api/v1/config", None),
+    ("GET", "/api/v1/alerts", None),
+    ("GET", "/api/v1/alerts/no-such", None),
+    ("GET", "/api/v1/runs", None),
+    ("GET", "/api/v1/lanes", None),
+    ("GET", "/healthz", None),
+]
+
+
+async def test_answers_are_of_the_documents_schemas(api: ApiFloor) -> None:
+    """Results and errors, as a floor really gives them."""
+    async with api.caller("admin") as caller:
+        for method, path, body in CALLS:
+            answer = await caller.request(method, path, json=body)
+            template = next(
+                known for known in DOCUMENT["paths"] if re.fullmatch(re.sub(r"{[^}]*}", "[^/]+", known), path)
+            )
+            described = DOCUMENT["paths"][template][method.lower()]["responses"][str(answer.status_code)]
+            schema = described["content"]["application/json"]["schema"]
+            jsonschema.validate(answer.json(), schema | {"components": DOCUMENT["components"]})

@@ -209,6 +209,17 @@ class TestChannelTokens:
         (attach,) = send(connected(), {"id": 2, "subscribe": {"channel": "group:other", "token": "minute"}})
         assert isinstance(attach, Attach)
 
+    def test_who_listens_by_a_token_is_a_listener(self) -> None:
+        """With the history and the members that the identity alone would not see; until it leaves."""
+        session = subscribed(connected(), "group:other", token="minute")
+        history = {"id": 3, "history": {"channel": "group:other"}}
+        presence = {"id": 3, "presence": {"channel": "group:other"}}
+        publish = {"id": 3, "publish": {"channel": "group:other", "data": 1}}
+        kinds = [type(send(session, command)[0]) for command in (history, presence, publish)]
+        assert kinds == [ReadHistory, ReadPresence, Publish]
+        send(session, {"id": 4, "unsubscribe": {"channel": "group:other"}})
+        assert send(session, history) == [Refuse(3, ErrorCode.PERMISSION_DENIED)]
+
     @pytest.mark.parametrize(
         ("token", "code"),
         [
