@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from centrifuge import (
+    CentrifugeError,
     Client,
     ClientEventHandler,
     ConnectedContext,
@@ -40,7 +41,7 @@ Event = dict[str, Any]
 
 
 class RefusedError(Exception):
-    """A command was answered with an error; its argument is the code."""
+    """A command was answered with an error; its argument is the code, below 100 an SDK's own."""
 
 
 class Listener:
@@ -48,12 +49,25 @@ class Listener:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.ask: Callable[..., Awaitable[Any]] = self._cannot
+        self.ask_once: Callable[..., Awaitable[Any]] | None = None
         """(method, *args) -> the answer; raises RefusedError."""
         self._news = asyncio.Event()
 
-    async def _cannot(self, method: str, *_args: Any) -> Any:
-        raise AssertionError(f"not started: {method}")
+    async def ask(self, method: str, *args: Any) -> Any:
+        """Call a method of the client; again when its socket was renewed meanwhile.
+
+        Raises:
+            RefusedError: the gateway answered with an error.
+        """
+        assert self.ask_once is not None, "not started"
+        for _ in range(5):
+            try:
+                return await self.ask_once(method, *args)
+            except RefusedError as error:
+                if error.args[0] >= 100:
+                    raise
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"{method} was never answered")
 
     def heard(self, event: str, channel: str) -> list[Any]:
         """The users of all joins, leaves or publications of a channel."""
@@ -114,7 +128,7 @@ async def javascript(
             raise RefusedError(answer["error"])
         return answer["result"]
 
-    listener.ask = ask
+    listener.ask_once = ask
     reader = asyncio.create_task(read(process.stdout), name="sdk-output")
     try:
         yield listener
@@ -192,6 +206,8 @@ async def _ask_python(client: Client, method: str, *args: Any) -> Any:
                 return (await client.rpc(*args)).data
     except ReplyError as error:
         raise RefusedError(error.code) from error
+    except CentrifugeError as error:
+        raise RefusedError(0) from error
 
 
 @asynccontextmanager
@@ -214,13 +230,14 @@ async def python(url: str, token: str, *channels: str, channel_tokens: Sequence[
             max_resubscribe_delay=0.5,
         )
         await subscription.subscribe()
-    listener.ask = functools.partial(_ask_python, client)
+    listener.ask_once = functools.partial(_ask_python, client)
     await client.connect()
     try:
         yield listener
     finally:
         await client.disconnect()
-        del client, listener.ask
+        listener.ask_once = None
+        del client
         await asyncio.sleep(0.05)
         # centrifuge-python 0.7.0 leaves the sockets of cut connections to the garbage collector; here nobody minds.
         with warnings.catch_warnings():

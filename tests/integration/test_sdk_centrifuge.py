@@ -153,7 +153,7 @@ async def test_sdks_see_each_other_and_talk(gateway: Gateway, sdk: Sdk, publishe
     group, run = os.urandom(4).hex(), f"run:{os.urandom(4).hex()}"
     crew, ann, bob = f"group:{group}", f"ann-{group}", f"bob-{group}"
     async with sdk(gateway.websocket(), token(ann, groups=(group,)), run) as listener:
-        await listener.until(lambda heard: heard.heard("join", run) == [ann])
+        await listener.until(lambda heard: ann in heard.heard("join", run))
         async with python(gateway.websocket(), token(bob, role="viewer", groups=(group,)), run) as other:
             await listener.until(lambda heard: bob in heard.heard("join", run) and bob in heard.heard("join", crew))
             # The sockets are renewed all the time here, so an old one may still be among the members.
@@ -162,7 +162,7 @@ async def test_sdks_see_each_other_and_talk(gateway: Gateway, sdk: Sdk, publishe
             assert (num_users, num_clients >= 2) == (2, True)
 
             await listener.ask("publish", crew, {"text": "hi"})
-            await other.until(lambda heard: heard.heard("publication", crew) == [ann])
+            await other.until(lambda heard: ann in heard.heard("publication", crew))
             for method, args, code in (
                 ("publish", (crew, {}), 103), ("publish", (run, {}), 103), ("presence", (f"user:{ann}",), 103),
                 ("rpc", ("no-such", {}), 104),
@@ -175,26 +175,31 @@ async def test_sdks_see_each_other_and_talk(gateway: Gateway, sdk: Sdk, publishe
             assert (await listener.ask("rpc", "config", {}))["user"]["id"] == ann
             assert "services" in await listener.ask("rpc", "status", {})
         await listener.until(lambda heard: bob in heard.heard("leave", run))
-
-        answer = await publisher.post("/api/presence", json={"channel": run})
-        assert {one["user"] for one in answer.json()["result"]["presence"].values()} == {ann}
+        members = {bob}
+        async with asyncio.timeout(10):  # an earlier leave may have been a renewal
+            while bob in members:
+                answer = await publisher.post("/api/presence", json={"channel": run})
+                members = {one["user"] for one in answer.json()["result"]["presence"].values()}
+                await asyncio.sleep(0.05)
 
 
 async def test_cent_acts_on_connections(gateway: Gateway, sdk: Sdk) -> None:
     """Subscribe, unsubscribe and disconnect reach the SDK, by PyPI ``cent`` over either proxy."""
     user, run = os.urandom(4).hex(), f"run:{os.urandom(4).hex()}"
     cent = AsyncClient(f"{gateway.url}/api", token("root", "admin"))
-    async with sdk(gateway.websocket(), token(user)) as listener:
-        await listener.until(lambda heard: heard.count("connected") == 1)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(cent.close)
+        listener = await stack.enter_async_context(sdk(gateway.websocket(), token(user)))
+        await listener.until(lambda heard: heard.count("connected") >= 1)
         await cent.subscribe(SubscribeRequest(user=user, channel=run))
-        await listener.until(lambda heard: any(event.get("channel") == run for event in heard.events))
+        # The own join: by then the hub knows of it.
+        await listener.until(lambda heard: user in heard.heard("join", run))
         await cent.publish(PublishRequest(channel=run, data={"a": 1}))
         await listener.until(lambda heard: len(heard.heard("publication", run)) == 1)
         assert run in (await cent.channels(ChannelsRequest(pattern="run:*"))).channels
         assert sum(node.num_clients for node in (await cent.info(InfoRequest())).nodes) >= 1
         await cent.disconnect(DisconnectRequest(user=user))
         await listener.until(lambda heard: any(event.get("code") == 3503 for event in heard.events))
-    await cent.close()
 
 
 async def test_client_that_never_reads_is_closed_as_slow(gateway: Gateway, publisher: httpx.AsyncClient) -> None:
