@@ -70,7 +70,7 @@ class GatewaySettings:
     """Seconds over which a drain spreads the closing of all sockets."""
     hub_timeout_s: float = 4.0
     """Seconds a client's command waits for the hub; the SDKs give up after 5."""
-    presence_renew_s: float = 25.0
+    presence_renew_s: float = 10.0
     """Seconds after which a replica says again that its members are there; well below the hub's presence_ttl_s."""
     poll_timeout_s: float = 25.0
     """Seconds one poll of the hub waits for publications."""
