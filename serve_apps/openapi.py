@@ -16,6 +16,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 
+from serve_apps.api.shapes import SHAPES
 from serve_apps.auth import Identity, Role
 from serve_apps.authorisation import ROUTES, Access, require
 
@@ -39,6 +40,11 @@ ERROR_SCHEMA: dict[str, Any] = {
 ERRORS_OF_ALL = {"401": "No proof of who calls.", "403": "The role is missing.", "503": "A part does not answer."}
 ERRORS_OF_BODIES = {"400": "The body is not JSON.", "413": "The body is too large."}
 ERRORS_OF_FIELDS = {"422": "A field is unknown, missing, of the wrong type or out of range."}
+ERRORS_OF_CHANGES = {
+    "404": "No such thing, or another tenant's.",
+    "409": "The thing is in another state, or the request_id was used for something else.",
+    "415": "The body is not application/json.",
+}
 ERRORS_OF_PATHS = {"404": "No such thing, or another tenant's."}
 SECURITY: dict[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
@@ -63,7 +69,10 @@ def document(app: FastAPI) -> dict[str, Any]:
     for path, operations in found["paths"].items():
         for method, operation in operations.items():
             template = re.sub(r"{[^}]*}", "{}", path)
-            _complete(operation, template, ROUTES[method.upper(), template])
+            key = (method.upper(), template)
+            _complete(operation, template, ROUTES[key])
+            if key in SHAPES:
+                _success(operation)["content"]["application/json"]["schema"] = SHAPES[key]
     for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own shape, which no route of ours has
         components["schemas"].pop(unused, None)
     return found
@@ -91,6 +100,8 @@ def _complete(operation: dict[str, Any], path: str, access: Role | Access) -> No
         errors |= ERRORS_OF_ALL
     if "requestBody" in operation:
         errors |= ERRORS_OF_BODIES
+        if path.startswith("/api/v1/"):
+            errors |= ERRORS_OF_CHANGES
     if "requestBody" in operation or "parameters" in operation:
         errors |= ERRORS_OF_FIELDS
     if "{}" in path:
@@ -103,6 +114,11 @@ def _complete(operation: dict[str, Any], path: str, access: Role | Access) -> No
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
             },
         )
+
+
+def _success(operation: dict[str, Any]) -> dict[str, Any]:
+    (answer,) = [answer for status, answer in operation["responses"].items() if status.startswith("2")]
+    return cast(dict[str, Any], answer)
 
 
 def main() -> int:
