@@ -97,7 +97,8 @@ class Subscriptions:
             named: channels in the connect command. Those that the client might ask for anyway
                 are subscribed to as well: a server-side subscription outlives its socket.
         """
-        channels = [*self._rules.server_channels(identity)]
+        # An identity provider may name users and groups as no channel can be named ("auth0|7", "Night shift").
+        channels = [name for name in self._rules.server_channels(identity) if self._name_refusal(name) is None]
         further = [name for name in named if name not in channels and self._refusal(identity, name) is None]
         channels += further[: max(0, self._settings.max_channels - len(channels))]
         for channel in channels:

@@ -368,6 +368,14 @@ class TestNamedInConnect:
         assert list(attach.wanted) == ["user:ann", "noc:all", "run:r0", "run:r1"]
 
 
+def test_a_name_that_no_channel_can_have_is_left_out() -> None:
+    """Another provider's user ids and groups: their owner still connects."""
+    odd = rules(server_channels=lambda _: ("user:auth0|7", "group:Night shift", "group:crew"))
+    (attach,) = send(make(rules=odd), {"id": 1, "connect": {"token": "ann"}})
+    assert isinstance(attach, Attach)
+    assert attach.wanted == {"group:crew": None}
+
+
 def test_native_pings_leave_the_stream_to_publications() -> None:
     """No ping is announced and none is sent; a pong is then out of place."""
     session = make(native_pings=True)
