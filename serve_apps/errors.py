@@ -53,6 +53,17 @@ class KeysUnavailableError(AuthenticationError):
         return (KeysUnavailableError, ())
 
 
+class RunLookupError(GatewayError):
+    """The SQL store did not say whose run it is; the client is told to try again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the tenant of a run is not known: {self.reason}"
+
+
 class FrameError(GatewayError):
     """A client's frame is no command of the protocol; its connection is closed with 3501."""
 

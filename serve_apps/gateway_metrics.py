@@ -10,6 +10,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from cluster.metrics import REGISTRY
 from serve_apps.codes import CloseCode, ErrorCode
+from serve_apps.limits import Limit
 from serve_apps.outbox import Frame
 
 LATENCY_SAMPLE = 16
@@ -27,6 +28,12 @@ closes = Counter(
 )
 command_errors = Counter(
     "watchfloor_gateway_command_errors_total", "Commands refused, by error code.", ["code"], registry=REGISTRY
+)
+limited = Counter(
+    "watchfloor_gateway_limited_total",
+    "Connections, commands and calls refused because they were too many, by limit.",
+    ["limit"],
+    registry=REGISTRY,
 )
 received = Counter("watchfloor_gateway_commands_total", "Commands received.", registry=REGISTRY)
 sent_messages = Counter(
@@ -116,6 +123,11 @@ meter = SendMeter()
 def on_close(code: CloseCode | None) -> None:
     """Count the end of a connection; None: the client's own doing."""
     closes.labels("1000" if code is None else str(int(code))).inc()
+
+
+def on_limited(limit: Limit) -> None:
+    """Count what was one too many."""
+    limited.labels(limit.value).inc()
 
 
 def on_command_error(code: ErrorCode) -> None:

@@ -6,8 +6,14 @@ client has its bound here.
 
 from dataclasses import dataclass
 
+from serve_apps.origins import check_origin
+
 KIB = 1024
 MIB = 1024 * KIB
+RATES = (
+    "connects_per_s", "connect_burst", "commands_per_s", "command_burst", "tenant_commands_per_s",
+    "tenant_command_burst", "http_per_s", "http_burst",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +24,12 @@ class GatewaySettings:
     """Gateway replicas; fixed, because every change of an ingress replica cuts old tunnels."""
     max_connections: int = 10_000
     """Sockets per replica; one more is closed with 3504."""
+    connects_per_s: float = 250.0
+    """Connections that may begin per second, on average; more get 503 with Retry-After before the upgrade."""
+    connect_burst: int = 500
+    """Connections that may begin at once."""
+    max_connections_per_tenant: int = 5_000
+    """Sockets of one tenant per replica; one more is closed with 3013, as another may end any moment."""
     max_connections_per_user: int = 100
     """Sockets of one user per replica; one more is closed with 3504."""
     ping_interval_s: float = 25.0
@@ -58,10 +70,20 @@ class GatewaySettings:
     """Commands a connection may send per second, on average; others are answered with 111."""
     command_burst: int = 300
     """Commands a connection may send at once; as many refusals in a row close the socket with 3013."""
+    tenant_commands_per_s: float = 2_000.0
+    """Commands that all connections of one tenant may send a replica per second; others are answered with 111."""
+    tenant_command_burst: int = 10_000
+    """Commands that all connections of one tenant may send at once."""
+    http_per_s: float = 1_000.0
+    """HTTP calls of one user that a replica takes per second, on average; others get 429 with Retry-After."""
+    http_burst: int = 2_000
+    """HTTP calls of one user that a replica takes at once."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins beside the floor's own whose pages may connect and call, such as ``https://ops.example``; no wildcard."""
     stale_after_s: float = 10.0
     """Seconds without a successful connect until the socket is closed with 3502."""
     expiry_grace_s: float = 25.0
-    """Seconds after the token's expiry until the socket is closed with 3005."""
+    """Seconds after a token's expiry until the socket is closed with 3005; a channel token's subscription: 2501."""
     min_age_s: float = 1800.0
     """Least age at which a socket is renewed with 3001, before HAProxy's hard stop would cut it."""
     max_age_s: float = 3000.0
@@ -78,6 +100,11 @@ class GatewaySettings:
     def __post_init__(self) -> None:
         if self.num_replicas < 1:
             raise ValueError(f"num_replicas must be at least 1, got {self.num_replicas}")
+        for name in RATES:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for origin in self.allowed_origins:
+            check_origin(origin)
         if not 0 < self.min_age_s <= self.max_age_s:
             raise ValueError(f"min_age_s must be above 0 and at most max_age_s, got {self.min_age_s}")
         if self.credit_ping_bytes * 2 > self.credit_bytes:
