@@ -28,11 +28,12 @@ from serve_apps.effects import (
     Refuse,
     Send,
 )
-from serve_apps.errors import FeedUnavailableError, FrameError, OutboxError
+from serve_apps.errors import FeedUnavailableError, FrameError, OutboxError, RunLookupError
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.hub_feed import HubFeed
 from serve_apps.outbox import Outbox
 from serve_apps.presence_reports import PresenceReports
+from serve_apps.run_tenants import RunTenants
 from serve_apps.session import Session
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Connection:
         feed: HubFeed,
         presence: PresenceReports,
         answers: Answers,
+        runs: RunTenants,
         settings: GatewaySettings,
     ) -> None:
         self.session = session
@@ -74,6 +76,7 @@ class Connection:
         self._feed = feed
         self._presence = presence
         self._answers = answers
+        self._runs = runs
         self._max_inbound_bytes = settings.max_inbound_bytes
         self._outbox = Outbox(settings, session.credit, unidirectional=session.unidirectional)
         self._followed: set[str] = set()
@@ -101,9 +104,28 @@ class Connection:
     async def on_command(self, command: frames.Command) -> None:
         """Handle one command and whatever the hub must be asked for it."""
         gateway_metrics.received.inc()
+        if isinstance(command, frames.ChannelCommand | frames.Connect) and not await self._knows_the_runs(command):
+            await self._perform(self.session.on_runs_unknown(command))
+            return
         await self._perform(self.session.on_command(command, time.monotonic()))
         if isinstance(command, frames.Pong) and self.session.round_trip_s is not None:
             gateway_metrics.round_trip.observe(self.session.round_trip_s)
+
+    async def _knows_the_runs(self, command: frames.ChannelCommand | frames.Connect) -> bool:
+        """Look up whose runs a command is about, for the rules that decide on it; False: it could not be told.
+
+        Whatever the command: each that names a channel may let something of it be seen.
+        """
+        channels = command.subs if isinstance(command, frames.Connect) else (command.channel,)
+        return await self._learn(self.session.tenant_of(command), channels)
+
+    async def _learn(self, tenant: str | None, channels: Iterable[str]) -> bool:
+        try:
+            await self._runs.learn(tenant, channels)
+        except RunLookupError as error:
+            logger.warning("a client waits for a run: %s", error)
+            return False
+        return True
 
     def on_tick(self, now_s: float) -> None:
         """Do what is due by time; what is left waiting for credit is looked at again."""
@@ -117,7 +139,9 @@ class Connection:
 
     async def subscribe(self, channel: str) -> None:
         """Subscribe the client to a channel that it may listen to, because a service wants it."""
-        await self._perform(self.session.on_server_subscribe(channel))
+        identity = self.session.identity
+        if identity is not None and await self._learn(identity.tenant, (channel,)):
+            await self._perform(self.session.on_server_subscribe(channel))
 
     def unsubscribe(self, channel: str) -> None:
         """End a subscription because a service wants it."""

@@ -18,15 +18,17 @@ from realtime.presence import Changes, GatewayFigures, Member
 from serve_apps import frames, gateway_metrics
 from serve_apps.answers import Answers, RpcMethod
 from serve_apps.auth import Authenticator, Identity
-from serve_apps.authorisation import RPC, may_subscribe, server_channels
+from serve_apps.authorisation import RPC, may_meet, may_subscribe, may_subscribe_by_token, server_channels
 from serve_apps.codes import CloseCode
 from serve_apps.connection import Connection, Transport
 from serve_apps.control import Control
 from serve_apps.errors import NotAllowedError
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.hub_feed import HubFeed
+from serve_apps.limits import Limit, Limits
 from serve_apps.namespaces import namespace_of
 from serve_apps.presence_reports import PresenceReports
+from serve_apps.run_tenants import RunTenants, no_runs
 from serve_apps.session import Session
 from serve_apps.subscriptions import Rules
 
@@ -45,15 +47,30 @@ class Connections:
         auth: Authenticator,
         settings: GatewaySettings,
         methods: Mapping[str, RpcMethod] | None = None,
+        runs: RunTenants | None = None,
     ) -> None:
+        """``runs`` None: no run is looked up, and no tenant's user sees one."""
         self.settings = settings
         self.uid = uuid.uuid4().hex
         """Name of this replica among the floor's gateways."""
         self.feed = HubFeed(hub, settings)
         self.is_draining = False
-        self._rules = Rules(auth.from_token, server_channels, may_subscribe, self._admit, _no_channel_tokens, rpc=RPC)
+        self.limits = Limits(settings, gateway_metrics.on_limited, time.monotonic())
+        self.runs = runs or RunTenants(no_runs)
+        self._auth = auth
+        self._rules = Rules(
+            authenticate=auth.from_token,
+            server_channels=server_channels,
+            may_subscribe=self._may_subscribe,
+            admit=self._admit,
+            authorise_subscription=self._authorise_subscription,
+            take_command=self.limits.take_command,
+            may_meet=may_meet,
+            rpc=RPC,
+        )
         self._connections: set[Connection] = set()
         self._users: Counter[str] = Counter()
+        self._tenants: Counter[str] = Counter()
         self._began_s = time.monotonic()
         self._answers = Answers(hub, methods or {}, settings.hub_timeout_s)
         self._presence = PresenceReports(hub, settings, self.figures)
@@ -93,7 +110,7 @@ class Connections:
             unidirectional=unidirectional,
             native_pings=native_pings,
         )
-        connection = Connection(session, transport, self.feed, self._presence, self._answers, self.settings)
+        connection = Connection(session, transport, self.feed, self._presence, self._answers, self.runs, self.settings)
         self._connections.add(connection)
         gateway_metrics.connects.labels(transport.name).inc()
         gateway_metrics.connections.labels(transport.name).inc()
@@ -115,10 +132,7 @@ class Connections:
         connection.end()
         gateway_metrics.connections.labels(connection.transport.name).dec()
         if connection.session.identity is not None:
-            user_id = connection.session.identity.user_id
-            self._users[user_id] -= 1
-            if self._users[user_id] <= 0:
-                del self._users[user_id]
+            self._dismiss(connection.session.identity)
 
     def perform(self, notice: notices.Notice) -> None:
         """Do on this replica what the hub or another replica wants of all of them."""
@@ -166,13 +180,32 @@ class Connections:
         await self.feed.close()
         gateway_metrics.meter.flush()
 
+    def _may_subscribe(self, identity: Identity, channel: str) -> bool:
+        return may_subscribe(identity, channel, self.runs.known)
+
+    def _authorise_subscription(self, identity: Identity, channel: str, token: str) -> float | None:
+        grant = self._auth.from_channel_token(token)
+        if (grant.user_id, grant.tenant, grant.channel) != (identity.user_id, identity.tenant, channel):
+            raise NotAllowedError("the token is for another user, tenant or channel")
+        if not may_subscribe_by_token(identity, channel, self.runs.known):
+            raise NotAllowedError("no token may let this user listen to it")
+        return grant.expires_at
+
     def _admit(self, identity: Identity) -> CloseCode | None:
-        # Too many on this replica passes (another may have room); too many of one user does not.
+        # Too many on this replica or of a whole tenant passes: another replica, or a colleague's page that
+        # is closed, makes room. Too many of one user does not.
         if len(self._connections) > self.settings.max_connections:
+            self.limits.on_limited(Limit.REPLICA_CONNECTIONS)
+            return CloseCode.TOO_MANY_REQUESTS
+        if identity.tenant is not None and self._tenants[identity.tenant] >= self.settings.max_connections_per_tenant:
+            self.limits.on_limited(Limit.TENANT_CONNECTIONS)
             return CloseCode.TOO_MANY_REQUESTS
         if self._users[identity.user_id] >= self.settings.max_connections_per_user:
+            self.limits.on_limited(Limit.USER_CONNECTIONS)
             return CloseCode.CONNECTION_LIMIT
         self._users[identity.user_id] += 1
+        if identity.tenant is not None:
+            self._tenants[identity.tenant] += 1
         return None
 
     def _meant(self, audience: notices.Audience) -> Iterator[Connection]:
@@ -201,6 +234,14 @@ class Connections:
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
 
+    def _dismiss(self, identity: Identity) -> None:
+        for counter, key in ((self._users, identity.user_id), (self._tenants, identity.tenant)):
+            if key is None:
+                continue
+            counter[key] -= 1
+            if counter[key] <= 0:
+                del counter[key]
+
     async def _tick_forever(self) -> None:
         resyncs = coalesced = 0
         while True:
@@ -225,8 +266,3 @@ class Connections:
             connection.on_tick(now_s)
             if number % TICK_SLICE == 0:
                 await asyncio.sleep(0)
-
-
-def _no_channel_tokens(_identity: Identity, _channel: str, _token: str) -> float | None:
-    """Stand in where the floor issues no tokens of channels."""
-    raise NotAllowedError("this floor accepts no tokens of channels")

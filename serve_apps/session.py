@@ -99,7 +99,19 @@ class Session:
 
     def hears_members(self, channel: str) -> bool:
         """Tell whether the client is to be told who joins and leaves a channel."""
-        return self.is_open and self._subscriptions.hears_members(channel)
+        if not self.is_open or not self._rules.may_meet(self._identified(), channel):
+            return False
+        return self._subscriptions.hears_members(channel)
+
+    def tenant_of(self, command: frames.Connect | frames.ChannelCommand) -> str | None:
+        """Return the tenant of whoever sends a command; None: of none, or that is not proven."""
+        identity = self.identity
+        if isinstance(command, frames.Connect):
+            try:
+                identity = self._proven(command)
+            except AuthenticationError:
+                return None
+        return None if identity is None else identity.tenant
 
     def on_command(self, command: frames.Command, now_s: float) -> list[Effect]:
         """Decide on one command."""
@@ -112,7 +124,7 @@ class Session:
             return self._on_connect(command, now_s)
         if self._state is not _State.OPEN:
             return self._close(CloseCode.BAD_REQUEST)
-        if not self._commands.take(now_s):
+        if not self._commands.take(now_s) or not self._rules.take_command(self._identified(), now_s):
             self._refused_commands += 1
             if self._refused_commands >= self._settings.command_burst:
                 return self._close(CloseCode.TOO_MANY_REQUESTS)
@@ -146,6 +158,14 @@ class Session:
     def on_bad_frame(self, _error: FrameError) -> list[Effect]:
         """Decide on a frame that is no command."""
         return self._close(CloseCode.BAD_REQUEST)
+
+    def on_runs_unknown(self, command: frames.Connect | frames.ChannelCommand) -> list[Effect]:
+        """Answer a command about runs whose tenants could not be told: the client may try again."""
+        if self._state is _State.CLOSED:
+            return []
+        if isinstance(command, frames.Connect):
+            return self._refuse_connect(command.id, ErrorCode.INTERNAL, CloseCode.INTERNAL)
+        return self._refuse(command.id, ErrorCode.INTERNAL)
 
     def on_attached(self, attach: Attach, found: Iterable[Attachment], now_s: float) -> list[Effect]:
         """Answer a connect or a subscribe, now that its channels' positions are known."""
@@ -246,7 +266,7 @@ class Session:
         if self._state is not _State.NEW:
             return self._close(CloseCode.BAD_REQUEST)
         try:
-            identity = self._rules.authenticate(command.token) if command.token else self._cookie_identity
+            identity = self._proven(command)
         except TokenExpiredError:
             return self._refuse_connect(command.id, ErrorCode.TOKEN_EXPIRED, CloseCode.INVALID_TOKEN)
         except KeysUnavailableError:
@@ -316,6 +336,9 @@ class Session:
         self._expires_at_s = now_s + ttl_s
         result = {"client": self.client_id, "version": VERSION, "expires": True, "ttl": max(1, int(ttl_s))}
         return [Send(frames.reply(command.id, "refresh", result))]
+
+    def _proven(self, command: frames.Connect) -> Identity | None:
+        return self._rules.authenticate(command.token) if command.token else self._cookie_identity
 
     def _on_rpc(self, identity: Identity, command: frames.Rpc) -> list[Effect]:
         role = self._rules.rpc.get(command.method)

@@ -11,8 +11,7 @@ from typing import Any
 
 import orjson
 
-from realtime.channels import kind_of
-from realtime.errors import InvalidChannelError
+from realtime.channels import is_channel
 from realtime.publication import StreamPosition
 from serve_apps import frames
 from serve_apps.auth import Identity, Role
@@ -49,6 +48,10 @@ class Rules:
     authorise_subscription: Callable[[Identity, str, str], float | None]
     """(identity, channel, token of the channel) -> its expiry in epoch seconds, None: none of its own;
     raises AuthenticationError, TokenExpiredError or NotAllowedError."""
+    take_command: Callable[[Identity, float], bool] = lambda _identity, _now_s: True
+    """(identity, monotonic seconds) -> whether its tenant may send one more command."""
+    may_meet: Callable[[Identity, str], bool] = lambda _identity, _channel: True
+    """Whether the identity may see who listens to a channel that it listens to, and write to them."""
     namespace_of: Callable[[str], Namespace] = namespace_of
     rpc: Mapping[str, Role] = field(default_factory=dict)
     """Methods of ``rpc`` and the least role of their callers."""
@@ -220,6 +223,8 @@ class Subscriptions:
     def on_presence(self, identity: Identity, command: frames.Presence) -> list[Effect]:
         """Let a client see who is in a channel that it may listen to."""
         refusal = self._listener_refusal(identity, command.channel)
+        if refusal is None and not self._rules.may_meet(identity, command.channel):
+            refusal = ErrorCode.PERMISSION_DENIED
         if refusal is not None:
             return [Refuse(command.id, refusal)]
         namespace = self._rules.namespace_of(command.channel)
@@ -232,7 +237,8 @@ class Subscriptions:
         refusal = self._listener_refusal(identity, command.channel)
         if refusal is None:
             namespace = self._rules.namespace_of(command.channel)
-            if namespace.publish_role is None or not identity.has(namespace.publish_role):
+            may_write = self._rules.may_meet(identity, command.channel)
+            if not may_write or namespace.publish_role is None or not identity.has(namespace.publish_role):
                 refusal = ErrorCode.PERMISSION_DENIED
             elif not command.data:
                 refusal = ErrorCode.BAD_REQUEST
@@ -259,9 +265,7 @@ class Subscriptions:
         return self._name_refusal(command.channel)
 
     def _name_refusal(self, channel: str) -> ErrorCode | None:
-        try:
-            kind_of(channel)
-        except InvalidChannelError:
+        if not is_channel(channel):
             return ErrorCode.UNKNOWN_CHANNEL
         return ErrorCode.PERMISSION_DENIED if self._rules.namespace_of(channel).is_internal else None
 

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from serve_apps.auth import Identity
-from serve_apps.authorisation import is_own_origin
+from serve_apps.authorisation import is_trusted_origin
 from serve_apps.codes import CloseCode
 from serve_apps.connection import Connection
 from serve_apps.connections import Connections
@@ -109,7 +109,7 @@ def cookie_identity(websocket: HTTPConnection) -> Identity | None:
     """Return the identity of the session cookie, if our own page opened the socket."""
     auth = deps_of(websocket).auth
     cookie = websocket.cookies.get(auth.cookie_name)
-    if cookie is None or not is_own_origin(websocket):
+    if cookie is None or not is_trusted_origin(websocket):
         return None
     try:
         return auth.from_cookie(cookie)

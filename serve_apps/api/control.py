@@ -12,8 +12,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field, model_validator
 
 from realtime import notices
-from realtime.channels import GATEWAY_ALL, kind_of
-from realtime.errors import InvalidChannelError
+from realtime.channels import GATEWAY_ALL, is_channel
 from realtime.publication import Draft, Priority
 from serve_apps.api.publish import PUBLISH_TIMEOUT_S
 from serve_apps.api.server_answer import (
@@ -105,7 +104,7 @@ async def disconnect_user(request: Request, identity: Identity, body: Disconnect
 
 async def subscribe_user(request: Request, identity: Identity, body: SubscribeRequest) -> Answer:
     """Tell all replicas to subscribe connections."""
-    if not _is_channel(body.channel):
+    if not is_channel(body.channel):
         return error_answer(ErrorCode.UNKNOWN_CHANNEL)
     notice = notices.Subscribe(audience=_audience(identity, body), channel=body.channel)
     return await _tell(request, identity, body, notice)
@@ -113,7 +112,7 @@ async def subscribe_user(request: Request, identity: Identity, body: SubscribeRe
 
 async def unsubscribe_user(request: Request, identity: Identity, body: UnsubscribeRequest) -> Answer:
     """Tell all replicas to end subscriptions."""
-    if not _is_channel(body.channel):
+    if not is_channel(body.channel):
         return error_answer(ErrorCode.UNKNOWN_CHANNEL)
     notice = notices.Unsubscribe(audience=_audience(identity, body), channel=body.channel)
     return await _tell(request, identity, body, notice)
@@ -121,14 +120,6 @@ async def unsubscribe_user(request: Request, identity: Identity, body: Unsubscri
 
 def _audience(identity: Identity, body: _ConnectionsRequest) -> notices.Audience:
     return notices.Audience(user=body.user, client=body.client, tenant=identity.tenant)
-
-
-def _is_channel(channel: str) -> bool:
-    try:
-        kind_of(channel)
-    except InvalidChannelError:
-        return False
-    return True
 
 
 async def _tell(request: Request, identity: Identity, body: _ConnectionsRequest, notice: notices.Command) -> Answer:

@@ -3,14 +3,15 @@
 Invariant: who may not listen to a channel cannot read its history either.
 """
 
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
-from realtime.channels import kind_of
-from realtime.errors import InvalidChannelError
+from cluster.errors import ServiceUnavailableError
+from realtime.channels import is_channel
 from realtime.publication import StreamPosition
 from serve_apps import frames
 from serve_apps.api.server_answer import (
@@ -26,6 +27,7 @@ from serve_apps.auth import Identity, Role
 from serve_apps.authorisation import may_read_history, require
 from serve_apps.codes import ErrorCode
 from serve_apps.deps import deps_of
+from serve_apps.errors import RunLookupError
 from serve_apps.namespaces import namespace_of
 from serve_apps.websocket import connections_of
 
@@ -102,7 +104,7 @@ async def read_history(request: Request, identity: Identity, body: HistoryReques
     Raises:
         ServiceUnavailableError: the hub did not answer in time.
     """
-    refusal = reading_refusal(identity, body.channel)
+    refusal = await reading_refusal(request, identity, body.channel)
     if refusal is None and not namespace_of(body.channel).history:
         refusal = ErrorCode.NOT_AVAILABLE
     if refusal is not None:
@@ -123,7 +125,7 @@ async def remove_history(request: Request, identity: Identity, body: HistoryRemo
     Raises:
         ServiceUnavailableError: the hub did not answer in time.
     """
-    refusal = reading_refusal(identity, body.channel)
+    refusal = await reading_refusal(request, identity, body.channel)
     if refusal is not None:
         return error_answer(refusal)
     with hub_asked():
@@ -131,10 +133,26 @@ async def remove_history(request: Request, identity: Identity, body: HistoryRemo
     return {"result": {}}
 
 
-def reading_refusal(identity: Identity, channel: str) -> ErrorCode | None:
-    """Return why ``identity`` may not look into ``channel``; None: it may."""
-    try:
-        kind_of(channel)
-    except InvalidChannelError:
+async def reading_refusal(request: Request, identity: Identity, channel: str) -> ErrorCode | None:
+    """Return why ``identity`` may not look into ``channel``; None: it may.
+
+    Raises:
+        ServiceUnavailableError: it is a run's, and nobody could tell whose run it is.
+    """
+    if not is_channel(channel):
         return ErrorCode.UNKNOWN_CHANNEL
-    return None if may_read_history(identity, channel) else ErrorCode.PERMISSION_DENIED
+    return None if await readable(request, identity, [channel]) else ErrorCode.PERMISSION_DENIED
+
+
+async def readable(request: Request, identity: Identity, channels: Collection[str]) -> list[str]:
+    """Return those of ``channels`` that ``identity`` may look into.
+
+    Raises:
+        ServiceUnavailableError: there is a run's among them, and nobody could tell whose run it is.
+    """
+    runs = connections_of(request).runs
+    try:
+        await runs.learn(identity.tenant, channels)
+    except RunLookupError as error:
+        raise ServiceUnavailableError("sql", "DATABASE_URL", str(error)) from error
+    return [channel for channel in channels if may_read_history(identity, channel, runs.known)]

@@ -12,10 +12,10 @@ from pydantic import BaseModel, Field
 
 from realtime.presence import GatewayFigures, PresenceReply
 from serve_apps import frames
-from serve_apps.api.history import ClientInfo, reading_refusal
+from serve_apps.api.history import ClientInfo, readable, reading_refusal
 from serve_apps.api.server_answer import Answer, ServerRequest, error_answer, hub_asked, json_response, responds
 from serve_apps.auth import Identity, Role
-from serve_apps.authorisation import may_read_history, require
+from serve_apps.authorisation import may_meet, require
 from serve_apps.codes import ErrorCode
 from serve_apps.deps import deps_of
 from serve_apps.namespaces import namespace_of
@@ -130,7 +130,8 @@ async def read_channels(request: Request, identity: Identity, body: ChannelsRequ
     """Return the channels with members that the caller may look into."""
     with hub_asked():
         found = await deps_of(request).hub.present_channels(body.pattern, MAX_CHANNELS)
-    named = {name: {"num_clients": number} for name, number in found.items() if may_read_history(identity, name)}
+    seen = await readable(request, identity, found)
+    named = {name: {"num_clients": found[name]} for name in seen if may_meet(identity, name)}
     return {"result": {"channels": named}}
 
 
@@ -144,7 +145,9 @@ async def read_info(request: Request, _identity: Identity, _body: InfoRequest) -
 
 
 async def _presence(request: Request, identity: Identity, body: PresenceRequest, *, stats_only: bool) -> Answer:
-    refusal = reading_refusal(identity, body.channel)
+    refusal = await reading_refusal(request, identity, body.channel)
+    if refusal is None and not may_meet(identity, body.channel):
+        refusal = ErrorCode.PERMISSION_DENIED
     if refusal is None and not namespace_of(body.channel).presence:
         refusal = ErrorCode.NOT_AVAILABLE
     if refusal is not None:

@@ -96,6 +96,8 @@ async def floor_status(app: FastAPI, identity: Identity) -> dict[str, Any]:
         "dead_letters_total": None,
         "dead_letters": None,
         "alerts_total": counts["total"] if counts else None,
+        "alerts": counts,
+        "detector": {name: floor["detector"].get(name) for name in ("model", "version", "revision")},
         "runs": [run for run in floor["runs"] if run["tenant"] is not None and run["tenant"] == identity.tenant],
         "ingest": {},
     }

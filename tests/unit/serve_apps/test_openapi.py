@@ -11,8 +11,8 @@ import pytest
 
 from serve_apps import openapi
 from serve_apps.api.shapes import SHAPES
-from serve_apps.app import CODES
 from serve_apps.authorisation import ROUTES, Access, Role
+from serve_apps.error_response import CODES
 from tests.fakes_api import ApiFloor
 
 ROOT = Path(__file__).parents[3]
