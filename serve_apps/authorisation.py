@@ -26,12 +26,15 @@ if TYPE_CHECKING:  # it asks this module for its rules
 
 
 class Access(StrEnum):
-    """Routes that no role guards."""
+    """Routes and commands that no role guards."""
 
     PUBLIC = "public"
     """Anyone; says nothing about the floor's data."""
     IN_PROTOCOL = "in-protocol"
     """The connect command proves the identity, after the socket was accepted."""
+    DATA_FOLDER = "data-folder"
+    """A command on the floor's own files: the file system decides, as whoever can read the key
+    there can sign any token."""
 
 
 ROUTES: Mapping[tuple[str, str], Role | Access] = {
@@ -82,9 +85,18 @@ ROUTES: Mapping[tuple[str, str], Role | Access] = {
 RPC: Mapping[str, Role] = {"channels": Role.VIEWER, "config": Role.VIEWER, "status": Role.VIEWER}
 """Methods of the protocol's ``rpc`` command (see ``rpc.py``)."""
 
-CLI: Mapping[str, Role] = {"status": Role.VIEWER, "lanes": Role.VIEWER}
-"""Commands that ask a running floor over HTTP. The others work on the data folder, so the file
-system decides: whoever can read the secret there is the floor's administrator."""
+CLI: Mapping[str, Role | Access] = {
+    "up": Access.DATA_FOLDER,
+    "down": Access.DATA_FOLDER,
+    "doctor": Access.DATA_FOLDER,
+    "simulate": Access.DATA_FOLDER,
+    "token": Access.DATA_FOLDER,
+    "env": Access.DATA_FOLDER,
+    # Over HTTP, by the route of the same name.
+    "status": Role.VIEWER,
+    "lanes": Role.VIEWER,
+}
+"""Commands of ``watchfloor``."""
 
 
 NO_RUNS: Mapping[str, str | None] = {}
@@ -131,6 +143,8 @@ def may_subscribe_by_token(identity: Identity, channel: str, runs: Mapping[str, 
     A token stands for a role or a membership that is missing. It never leads out of the
     user's tenant, nor past the users that a channel's name is limited to.
     """
+    if namespace_of(channel).is_internal:
+        return False
     limit = limited_to(channel)
     if limit is not None:
         return identity.user_id in limit
