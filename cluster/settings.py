@@ -49,7 +49,8 @@ class Settings:
     num_cpus: int = 0
     """CPUs that Ray may use; 0: those of the machine."""
     secret_file: str = ""
-    """File with the key that signs tokens, 32 bytes or more; empty: the floor makes one and stays on loopback."""
+    """File with the key that signs tokens, 32 bytes or more; empty: the floor makes one and stays on loopback.
+    Several keys, one a line: the first signs, tokens of the others still count."""
     topic_root: str = "wf"
     """First level of every MQTT topic of the floor."""
     url: str = ""

@@ -9,7 +9,7 @@ in the place of another, and a key never with another algorithm than its own.
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -18,10 +18,11 @@ import jwt
 
 from realtime.channels import kind_of
 from serve_apps.errors import AuthenticationError, TokenExpiredError
+from serve_apps.floor_keys import key_id, usable
 from serve_apps.identity_provider import (
-    MAX_TOKEN_CHARS,
     KeySource,
     claimed_algorithm,
+    claimed_key_id,
     provided_channel_claims,
     provided_claims,
 )
@@ -148,14 +149,14 @@ def issue_channel_token(
 
 
 def verify_token(secret: bytes, token: str, kind: TokenKind = TokenKind.ACCESS) -> Identity:
-    """Return the identity that ``token`` proves.
+    """Return the identity that ``token`` of this one key proves.
 
     Raises:
         TokenExpiredError: signed by us, but its time is over.
         AuthenticationError: not signed by us, a claim is missing or of the wrong type, or
             the token is of another kind.
     """
-    return _identity(_claims(secret, token, kind))
+    return _identity(_claims((secret,), token, kind))
 
 
 def issue_signin_key(
@@ -180,9 +181,14 @@ class Authenticator:
     """Turns what a request carries into an identity, for one floor."""
 
     def __init__(
-        self, secret: bytes, *, http_port: int, consume: ConsumeOnce, provider: KeySource | None = None
+        self,
+        *keys: bytes,
+        http_port: int,
+        consume: ConsumeOnce,
+        provider: KeySource | None = None,
     ) -> None:
-        self._secret = _usable(secret)
+        """``keys``: the floor's own; the first one signs, tokens of the others count until they end."""
+        self._keys = tuple(usable(key) for key in keys)
         self._consume = consume
         self._provider = provider
         self.cookie_name = cookie_name(http_port)
@@ -196,7 +202,7 @@ class Authenticator:
         """
         if self._provider is not None and claimed_algorithm(token) != ALGORITHM:
             return _provided_identity(self._provider, token)
-        return verify_token(self._secret, token)
+        return _identity(_claims(self._keys, token, TokenKind.ACCESS))
 
     def from_channel_token(self, token: str) -> ChannelGrant:
         """Verify the token of a subscribe command.
@@ -208,7 +214,7 @@ class Authenticator:
         """
         if self._provider is not None and claimed_algorithm(token) != ALGORITHM:
             return _grant(provided_channel_claims(self._provider, token), self._provider.settings.tenant_claim)
-        return _grant(_claims(self._secret, token, TokenKind.CHANNEL), "tenant")
+        return _grant(_claims(self._keys, token, TokenKind.CHANNEL), "tenant")
 
     def from_cookie(self, value: str) -> Identity:
         """Verify the session cookie's value.
@@ -216,7 +222,7 @@ class Authenticator:
         Raises:
             AuthenticationError: see ``verify_token``.
         """
-        return verify_token(self._secret, value, TokenKind.SESSION)
+        return _identity(_claims(self._keys, value, TokenKind.SESSION))
 
     async def redeem(self, key: str) -> tuple[Identity, str]:
         """Exchange the key of a sign-in link for an identity and its session cookie's value.
@@ -224,14 +230,14 @@ class Authenticator:
         Raises:
             AuthenticationError: the key is not ours, too old, or was used before.
         """
-        claims = _claims(self._secret, key, TokenKind.SIGNIN)
+        claims = _claims(self._keys, key, TokenKind.SIGNIN)
         identity = _identity(claims)
         # Marked before the session exists: of two simultaneous requests only one may win, and a
         # link lost to a crash in between costs one `watchfloor token`, not a second session.
         if not await self._consume(str(claims["jti"]), SIGNIN_TTL_S):
             raise AuthenticationError("this sign-in link was used before")
         session = issue_token(
-            self._secret,
+            self._keys[0],
             sub=identity.user_id,
             tenant=identity.tenant,
             roles=identity.roles,
@@ -292,21 +298,13 @@ def _signed(
         "exp": issued_at + ttl_s,
         "jti": secrets.token_hex(16),
     }
-    return jwt.encode(claims, _usable(secret), algorithm=ALGORITHM)
+    return jwt.encode(claims, usable(secret), algorithm=ALGORITHM, headers={"kid": key_id(secret)})
 
 
-def _usable(secret: bytes) -> bytes:
-    if len(secret) < 32:
-        raise ValueError(f"the secret must hold at least 32 bytes, got {len(secret)}")
-    return secret
-
-
-def _claims(secret: bytes, token: str, kind: TokenKind) -> dict[str, Any]:
-    if len(token) > MAX_TOKEN_CHARS:
-        raise AuthenticationError("token too long")
+def _claims(keys: Sequence[bytes], token: str, kind: TokenKind) -> dict[str, Any]:
     try:
         claims: dict[str, Any] = jwt.decode(
-            token, secret, algorithms=[ALGORITHM], options={"require": ["exp", "sub", "jti"]}
+            token, _key_of(keys, token), algorithms=[ALGORITHM], options={"require": ["exp", "sub", "jti"]}
         )
     except jwt.ExpiredSignatureError as error:
         raise TokenExpiredError from error
@@ -316,6 +314,12 @@ def _claims(secret: bytes, token: str, kind: TokenKind) -> dict[str, Any]:
     if claims.get("kind", TokenKind.ACCESS) != kind or ("channel" in claims) != (kind is TokenKind.CHANNEL):
         raise AuthenticationError(f"not a token of kind {kind}")
     return claims
+
+
+def _key_of(keys: Sequence[bytes], token: str) -> bytes:
+    # Who signs with the floor's key by other means may name no key, or name it as it likes: that is the first.
+    named = claimed_key_id(token)
+    return next((key for key in keys if key_id(key) == named), keys[0])
 
 
 def _identity(claims: dict[str, Any]) -> Identity:

@@ -24,6 +24,7 @@ from serve_apps.auth import Authenticator
 from serve_apps.connections import Connections
 from serve_apps.deps import GatewayDeps
 from serve_apps.errors import FeedDeadError
+from serve_apps.floor_keys import parse_keys
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.identity_provider import IdentityProviderSettings
 from serve_apps.provider_keys_http import ProviderKeys
@@ -98,7 +99,7 @@ def build_deps(settings: Settings) -> GatewayDeps:
         run_queue=RunQueueClient(),
         metrics=MetricsClient(),
         auth=Authenticator(
-            settings.secret_path.read_bytes().strip(),
+            *parse_keys(settings.secret_path.read_bytes()),
             http_port=settings.http_port,
             consume=UsedLinks(client).consume,
             provider=_provider_keys(),

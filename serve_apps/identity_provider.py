@@ -84,6 +84,15 @@ def claimed_algorithm(token: str) -> str:
     return str(_header(token).get("alg"))
 
 
+def claimed_key_id(token: str) -> str | None:
+    """Return which key a token says it is signed with; None: it names none.
+
+    Raises:
+        AuthenticationError: it is no token.
+    """
+    return _header(token).get("kid")
+
+
 def provided_claims(keys: KeySource, token: str) -> dict[str, Any]:
     """Return the verified claims of a provider's token.
 

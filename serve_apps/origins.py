@@ -1,6 +1,6 @@
 """Which web pages may talk to the floor: its own, and those on the list.
 
-Reads headers and nothing else. A caller that sends neither Origin nor Sec-Fetch-Site is no
+Reads headers and nothing else; their names are in lower case. A caller that sends neither Origin nor Sec-Fetch-Site is no
 browser, so nobody can have lent it a cookie against its user's will. Invariant: an answer
 that another origin's page may read names that one origin, never ``*``.
 """
@@ -8,8 +8,6 @@ that another origin's page may read names that one origin, never ``*``.
 import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
-
-from starlette.datastructures import Headers
 
 READABLE_PATHS = ("/api/", "/connection/")
 """Where pages of listed origins may call; the page itself and its files are for the floor's own."""
@@ -24,14 +22,14 @@ class Origins:
     def __init__(self, listed: Iterable[str] = ()) -> None:
         self._listed = frozenset(listed)
 
-    def trusts(self, headers: Headers) -> bool:
+    def trusts(self, headers: Mapping[str, str]) -> bool:
         """Tell whether no page, our own page or a listed one made this request."""
         origin = headers.get("origin")
         if origin is None:
             return headers.get("sec-fetch-site", "same-origin") in {"same-origin", "none"}
         return origin in self._listed or (bool(origin) and urlsplit(origin).netloc == headers.get("host"))
 
-    def cors_headers(self, path: str, headers: Headers) -> Mapping[str, str]:
+    def cors_headers(self, path: str, headers: Mapping[str, str]) -> Mapping[str, str]:
         """Return what lets a listed origin's page read the answer to a request."""
         if not self._listed or not path.startswith(READABLE_PATHS):
             return {}
@@ -47,7 +45,7 @@ class Origins:
             "Cross-Origin-Resource-Policy": "cross-origin",
         }
 
-    def preflight_headers(self, path: str, headers: Headers) -> Mapping[str, str] | None:
+    def preflight_headers(self, path: str, headers: Mapping[str, str]) -> Mapping[str, str] | None:
         """Return the answer to a browser that asks before a call; None: this is no such question of a listed origin."""
         cors = self.cors_headers(path, headers)
         if "access-control-request-method" not in headers or "Access-Control-Allow-Origin" not in cors:

@@ -17,6 +17,7 @@ from cluster.ports import local_host
 from cluster.settings import Settings
 from serve_apps import service_checks
 from serve_apps.auth import issue_signin_key, issue_token
+from serve_apps.floor_keys import parse_keys
 from serve_apps.floor_state import FloorFolder, FloorRecord
 
 API_TIMEOUT_S = 3.0
@@ -166,7 +167,7 @@ def read_secret(settings: Settings) -> bytes:
         OSError: there is none yet, or it cannot be read.
     """
     path = settings.secret_path if settings.secret_file else FloorFolder.of(settings).path / "secret"
-    return path.read_bytes().strip()
+    return parse_keys(path.read_bytes())[0]
 
 
 def _style(state: object) -> str:

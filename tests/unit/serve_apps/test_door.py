@@ -2,36 +2,23 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from cluster.metrics import REGISTRY
-from cluster.ports import LOOPBACK, free_port
-from cluster.settings import Settings
-from serve_apps.app import create_app
-from serve_apps.auth import Authenticator, TokenKind, issue_token
-from serve_apps.deps import GatewayDeps
+from serve_apps.auth import TokenKind, issue_token
 from serve_apps.door import Door
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.limits import Limit, Limits
 from serve_apps.origins import Origins
-from tests.fakes_gateway import LocalHub
+from tests.gateway_server import SECRET, gateway_server
 
-SECRET = b"s" * 32
 OPS = "https://ops.example"
 EVIL = "https://evil.example"
-
-
-async def _first_use(_id: str, _ttl_s: float) -> bool:
-    return True
 
 
 def token(kind: TokenKind = TokenKind.ACCESS, tenant: str | None = None, user: str = "ann") -> str:
@@ -40,27 +27,6 @@ def token(kind: TokenKind = TokenKind.ACCESS, tenant: str | None = None, user: s
 
 def limited(limit: Limit) -> float:
     return REGISTRY.get_sample_value("watchfloor_gateway_limited_total", {"limit": limit.value}) or 0.0
-
-
-@asynccontextmanager
-async def gateway(**settings: Any) -> AsyncIterator[str]:
-    """Host and port of an app that listens."""
-    port = free_port()
-    deps = SimpleNamespace(
-        settings=Settings(http_port=port),
-        hub=LocalHub(),
-        engine=None,
-        auth=Authenticator(SECRET, http_port=port, consume=_first_use),
-    )
-    app = create_app(cast(GatewayDeps, deps), GatewaySettings(**settings))
-    server = uvicorn.Server(uvicorn.Config(app, host=LOOPBACK, port=port, log_level="error"))
-    serving = asyncio.create_task(server.serve())
-    async with asyncio.timeout(30):
-        while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
-            await asyncio.sleep(0.01)
-    yield f"{LOOPBACK}:{port}"
-    server.should_exit = True
-    await serving
 
 
 async def websocket_status(host: str, **headers: str) -> int:
@@ -85,7 +51,7 @@ async def sse_answer(host: str, **headers: str) -> tuple[int, httpx.Headers]:
 
 async def test_a_foreign_page_gets_no_connection_whatever_token_it_holds() -> None:
     """Own page, listed page and no browser come in."""
-    async with gateway(allowed_origins=(OPS,)) as host:
+    async with gateway_server(allowed_origins=(OPS,)) as host:
         for headers, status in (
             ({}, 101),
             ({"Origin": f"http://{host}"}, 101),
@@ -101,7 +67,7 @@ async def test_a_foreign_page_gets_no_connection_whatever_token_it_holds() -> No
 
 async def test_only_a_listed_origin_may_read_answers() -> None:
     """It is named, and never with a star; others are told nothing."""
-    async with gateway(allowed_origins=(OPS,)) as host, httpx.AsyncClient(base_url=f"http://{host}") as client:
+    async with gateway_server(allowed_origins=(OPS,)) as host, httpx.AsyncClient(base_url=f"http://{host}") as client:
         key = {"X-API-Key": token()}
         body = {"channel": "noc:all", "data": 1}
         listed = await client.post("/api/publish", json=body, headers=key | {"Origin": OPS})
@@ -124,7 +90,7 @@ async def test_only_a_listed_origin_may_read_answers() -> None:
 async def test_a_browser_that_asks_first_is_answered() -> None:
     """For a listed origin, and with what the SDKs and ``fetch`` send."""
     question = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
-    async with gateway(allowed_origins=(OPS,)) as host, httpx.AsyncClient(base_url=f"http://{host}") as client:
+    async with gateway_server(allowed_origins=(OPS,)) as host, httpx.AsyncClient(base_url=f"http://{host}") as client:
         listed = await client.options("/api/publish", headers=question | {"Origin": OPS})
         foreign = await client.options("/api/publish", headers=question | {"Origin": EVIL})
         page = await client.options("/static/app.css", headers=question | {"Origin": OPS})
@@ -138,14 +104,14 @@ async def test_a_browser_that_asks_first_is_answered() -> None:
 
 async def test_without_a_list_nothing_is_said_to_other_origins() -> None:
     """The default."""
-    async with gateway() as host, httpx.AsyncClient(base_url=f"http://{host}") as client:
+    async with gateway_server() as host, httpx.AsyncClient(base_url=f"http://{host}") as client:
         answer = await client.post("/api/publish", json={}, headers={"X-API-Key": token(), "Origin": OPS})
     assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
 async def test_a_cookie_counts_from_own_and_listed_pages_only() -> None:
     """Reading as well as changing."""
-    async with gateway(allowed_origins=(OPS,)) as host, httpx.AsyncClient(base_url=f"http://{host}") as client:
+    async with gateway_server(allowed_origins=(OPS,)) as host, httpx.AsyncClient(base_url=f"http://{host}") as client:
         client.cookies.set(f"watchfloor_session_{host.rpartition(':')[2]}", token(TokenKind.SESSION))
         body = {"channel": "noc:all"}
         statuses = [
@@ -169,7 +135,7 @@ def test_a_list_holds_origins_and_no_patterns(origin: str) -> None:
 async def test_a_storm_is_refused_before_the_upgrade() -> None:
     """With 503 and when to come back; counted; and after that long the door is open."""
     before = limited(Limit.CONNECTS)
-    async with gateway(connects_per_s=1.0, connect_burst=2.0) as host:
+    async with gateway_server(connects_per_s=1.0, connect_burst=2.0) as host:
         assert [await websocket_status(host) for _ in range(2)] == [101, 101]
         with pytest.raises(InvalidStatus) as refused:
             await connect(f"ws://{host}/connection/websocket")
@@ -203,7 +169,10 @@ async def test_a_server_without_denial_responses_refuses_with_403() -> None:
 async def test_calls_of_one_user_are_bounded() -> None:
     """429 with Retry-After, whatever route; the others go on."""
     before = limited(Limit.HTTP_CALLS)
-    async with gateway(http_per_s=1.0, http_burst=3.0) as host, httpx.AsyncClient(base_url=f"http://{host}") as client:
+    async with (
+        gateway_server(http_per_s=1.0, http_burst=3.0) as host,
+        httpx.AsyncClient(base_url=f"http://{host}") as client,
+    ):
         call = {"url": "/api/history", "json": {"channel": "noc:all"}}
         ann = [await client.post(**call, headers={"X-API-Key": token()}) for _ in range(5)]  # type: ignore[arg-type]
         bob = await client.post(**call, headers={"X-API-Key": token(user="bob")})  # type: ignore[arg-type]
