@@ -1,8 +1,9 @@
 """Which web pages may talk to the floor: its own, and those on the list.
 
-Reads headers and nothing else; their names are in lower case. A caller that sends neither Origin nor Sec-Fetch-Site is no
-browser, so nobody can have lent it a cookie against its user's will. Invariant: an answer
-that another origin's page may read names that one origin, never ``*``.
+Reads headers, whose names are in lower case, and nothing else. A caller that sends neither
+Origin nor Sec-Fetch-Site is no browser, so nobody can have lent it a cookie against its
+user's will. Invariant: an answer that another origin's page may read names that one
+origin, never ``*``.
 """
 
 import re
