@@ -40,5 +40,6 @@ async def gateway_server(hub: LocalHub | None = None, **settings: Any) -> AsyncI
         while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
             await asyncio.sleep(0.01)
     yield f"{LOOPBACK}:{port}"
+    await app.state.connections.drain(over_s=0)
     server.should_exit = True
     await serving
