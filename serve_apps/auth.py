@@ -188,6 +188,8 @@ class Authenticator:
         provider: KeySource | None = None,
     ) -> None:
         """``keys``: the floor's own; the first one signs, tokens of the others count until they end."""
+        if not keys:
+            raise ValueError("the floor needs a key")
         self._keys = tuple(usable(key) for key in keys)
         self._consume = consume
         self._provider = provider

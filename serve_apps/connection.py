@@ -33,7 +33,7 @@ from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.hub_feed import HubFeed
 from serve_apps.outbox import Outbox
 from serve_apps.presence_reports import PresenceReports
-from serve_apps.run_tenants import RunTenants
+from serve_apps.run_tenants import RunTenants, is_about_a_run
 from serve_apps.session import Session
 
 logger = logging.getLogger(__name__)
@@ -117,6 +117,8 @@ class Connection:
         Whatever the command: each that names a channel may let something of it be seen.
         """
         channels = command.subs if isinstance(command, frames.Connect) else (command.channel,)
+        if not any(is_about_a_run(channel) for channel in channels):
+            return True  # nearly always, and then nobody's token is verified twice
         return await self._learn(self.session.tenant_of(command), channels)
 
     async def _learn(self, tenant: str | None, channels: Iterable[str]) -> bool:

@@ -46,7 +46,7 @@ class RunTenants:
         """
         if tenant is None:
             return
-        runs = [name.removeprefix(RUN_PREFIX) for name in channels if name.startswith(RUN_PREFIX)]
+        runs = [name.removeprefix(RUN_PREFIX) for name in channels if is_about_a_run(name)]
         for run_id in runs:
             if run_id in self._known:
                 self._known.move_to_end(run_id)
@@ -62,6 +62,11 @@ class RunTenants:
         self._known.update(found)
         while len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
+
+
+def is_about_a_run(channel: str) -> bool:
+    """Tell whether a channel is one run's."""
+    return channel.startswith(RUN_PREFIX)
 
 
 def no_runs(_run_ids: Sequence[str]) -> Mapping[str, str | None]:
