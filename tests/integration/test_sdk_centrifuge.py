@@ -261,6 +261,8 @@ async def test_cookie_opens_a_socket_for_our_own_page_only(gateway: Gateway) -> 
     with pytest.raises(InvalidStatus) as refused:
         await first_line("http://evil.example")
     assert refused.value.response.status_code == 403
+    # The door's own answer, not the server's: with a connect too many it is 503 and carries Retry-After.
+    assert b"another origin" in (refused.value.response.body or b"")
 
 
 async def test_unidirectional_clients_only_listen(gateway: Gateway, publisher: httpx.AsyncClient) -> None:
