@@ -22,8 +22,9 @@ from cluster import metrics
 from cluster.clock import Clock, SystemClock
 from cluster.settings import Settings, load_section
 from realtime.backoff import Backoff
+from realtime.book_metrics import BOOKS
+from realtime.books import Book, Label, label_of
 from realtime.broadcast_calls import BroadcastCalls, Message
-from realtime.channels import kind_of
 from realtime.errors import InvalidChannelError, InvalidMessageError, TransportError
 from realtime.failure_log import FailureLog
 from realtime.messages import encode
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 IDLE_WAIT_S = 1.0
 ASYNC_STEP_S = 0.005
+INVALID: Label = ("invalid", "invalid")
+"""What is counted for a message whose channel or class nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class BroadcastHealth:
     """``hub``, ``http``, or ``none`` before the first batch."""
     waiting: int
     waiting_bytes: int
+    taken_total: int
+    """Messages that calls handed in, one for each channel: what follows, and what waits."""
     confirmed_total: int
     coalesced_total: int
     """Values of progress bars that a newer one replaced before they were sent."""
@@ -82,9 +87,10 @@ class Broadcaster(BroadcastCalls):
         self._stop = threading.Event()
         self._is_ok = True
         self._transport: Transport | None = None
-        self._confirmed_total = 0
-        self._coalesced_total = 0
-        self._dropped: Counter[str] = Counter()
+        self._taken: Counter[Label] = Counter()
+        self._confirmed: Counter[Label] = Counter()
+        self._coalesced: Counter[Label] = Counter()
+        self._dropped: Counter[tuple[str, str, str]] = Counter()  # by kind, class and reason
         self._last_error = ""
         self._failure_log = FailureLog(self._clock)
         self._batch_prefix = secrets.token_hex(8)
@@ -139,16 +145,31 @@ class Broadcaster(BroadcastCalls):
     def health(self) -> BroadcastHealth:
         """Return the state of this process's broadcasts; cheap."""
         with self._lock:
+            dropped: Counter[str] = Counter()
+            for (_, _, reason), count in self._dropped.items():
+                dropped[reason] += count
             return BroadcastHealth(
                 is_ok=self._is_ok,
                 transport=self._transport.name if self._transport else "none",
                 waiting=len(self._buffer) + len(self._sending),
                 waiting_bytes=self._buffer.num_bytes,
-                confirmed_total=self._confirmed_total,
-                coalesced_total=self._coalesced_total,
-                dropped_by_reason=dict(self._dropped),
+                taken_total=self._taken.total(),
+                confirmed_total=self._confirmed.total(),
+                coalesced_total=self._coalesced.total(),
+                dropped_by_reason=dict(dropped),
                 last_error=self._last_error,
             )
+
+    def book(self) -> Book:
+        """Return the account of every message that was handed in; takes as long as what waits is long."""
+        with self._lock:
+            waiting = Counter((*label_of(one.draft), "waiting") for one in self._buffer)
+            waiting.update((*label_of(one.draft), "in flight") for one in self._sending)
+            settled: Counter[tuple[str, str, str, str]] = Counter()
+            for outcome, counts in (("delivered", self._confirmed), ("coalesced", self._coalesced)):
+                settled.update({(*label, outcome, ""): count for label, count in counts.items()})
+            settled.update({(kind, cls, "dropped", why): count for (kind, cls, why), count in self._dropped.items()})
+            return Book(taken=dict(self._taken), settled=settled, open=waiting)
 
     def close(self, timeout_s: float | None = None) -> None:
         """Send what waits, for at most ``timeout_s``, then stop; later calls are dropped."""
@@ -195,6 +216,7 @@ class Broadcaster(BroadcastCalls):
 
     def _take(self, draft: Draft, run_id: str | None) -> bool:
         with self._lock:
+            self._taken[label_of(draft)] += 1
             if self._offer(draft, run_id):
                 return True
             # Progress never waits, and nobody waits for a hub that does not answer.
@@ -208,6 +230,8 @@ class Broadcaster(BroadcastCalls):
 
     async def _atake(self, draft: Draft, run_id: str | None) -> bool:
         deadline_s = time.monotonic() + self._settings.block_s
+        with self._lock:
+            self._taken[label_of(draft)] += 1
         while True:
             with self._lock:
                 if self._offer(draft, run_id):
@@ -221,7 +245,8 @@ class Broadcaster(BroadcastCalls):
         if self._is_closing:
             return False
         offer = self._buffer.offer(draft, self._clock.monotonic_s(), run_id)
-        self._coalesced_total += offer.coalesced
+        if offer.coalesced:
+            self._coalesced[label_of(draft)] += offer.coalesced
         for waiting in offer.displaced:
             self._drop(waiting.draft, "displaced", waiting.run_id)
         if offer.is_accepted:
@@ -240,7 +265,8 @@ class Broadcaster(BroadcastCalls):
         known = isinstance(error, InvalidChannelError | InvalidMessageError)
         reason = "invalid" if known else "internal"
         with self._lock:
-            self._dropped[reason] += 1
+            self._taken[INVALID] += 1
+            self._dropped[(*INVALID, reason)] += 1
             self._last_error = str(error)
         metrics.websocket_broadcast_failure.labels(kind="invalid", reason=reason).inc()
         self._failure_log.add("invalid", reason, message.run_id, str(error))
@@ -262,14 +288,13 @@ class Broadcaster(BroadcastCalls):
                 self._sending = self._buffer.take(self._settings.batch_size, self._settings.batch_max_bytes)
                 self._has_room.notify_all()
             try:
-                self._send(self._sending)
+                self._send(list(self._sending))
             except Exception:
                 # The thread must outlive a bug: without it every later broadcast is lost.
                 logger.exception("broadcast batch failed unexpectedly")
                 with self._lock:
-                    self._drop_waiting(self._sending, "internal")
+                    self._drop_sent(len(self._sending), "internal")
             with self._lock:
-                self._sending = []
                 if not self._buffer:
                     self._is_idle.notify_all()
             self._failure_log.write()
@@ -284,7 +309,7 @@ class Broadcaster(BroadcastCalls):
             index, reason = refused
             self._confirm(batch[:index])
             with self._lock:
-                self._drop_waiting(batch[index : index + 1], reason)
+                self._drop_sent(1, reason)
             batch = batch[index + 1 :]
 
     def _send_until_refused(self, batch: list[Waiting]) -> tuple[int, str] | None:
@@ -306,7 +331,7 @@ class Broadcaster(BroadcastCalls):
                     # Those who wait for room would now wait in vain.
                     self._has_room.notify_all()
                     if self._is_closing or self._clock.monotonic_s() >= give_up_s:
-                        self._drop_waiting(batch, error.reason)
+                        self._drop_sent(len(batch), error.reason)
                         return None
                 self._reset_transport()
                 self._stop.wait(backoff.next_pause_s())
@@ -328,9 +353,9 @@ class Broadcaster(BroadcastCalls):
         called_at_s: dict[str, list[float]] = {}
         classes: Counter[tuple[str, str]] = Counter()
         for waiting in batch:
-            kind = kind_of(waiting.draft.channel)
-            called_at_s.setdefault(kind, []).append(waiting.called_at_s)
-            classes[kind, waiting.draft.priority] += 1
+            label = label_of(waiting.draft)
+            called_at_s.setdefault(label[0], []).append(waiting.called_at_s)
+            classes[label] += 1
         for (kind_name, priority), count in classes.items():
             metrics.websocket_broadcast_success.labels(kind=kind_name, priority=priority).inc(count)
         for kind_name, times_s in called_at_s.items():
@@ -339,12 +364,18 @@ class Broadcaster(BroadcastCalls):
                 duration.observe(now_s - time_s)
         with self._lock:
             self._is_ok = True
-            self._confirmed_total += len(batch)
+            self._confirmed.update(classes)
+            # In one step with the count: whoever reads the book meets each message once.
+            del self._sending[: len(batch)]
 
     def _drop_rest(self) -> None:
         with self._lock:
             while rest := self._buffer.take(self._settings.batch_size, self._settings.batch_max_bytes):
                 self._drop_waiting(rest, "closed")
+
+    def _drop_sent(self, count: int, reason: str) -> None:
+        self._drop_waiting(self._sending[:count], reason)
+        del self._sending[:count]
 
     def _drop_waiting(self, batch: list[Waiting], reason: str) -> None:
         for waiting in batch:
@@ -352,8 +383,8 @@ class Broadcaster(BroadcastCalls):
 
     def _drop(self, draft: Draft, reason: str, run_id: str | None) -> None:
         # Runs under the lock; the log lines are written after it is released.
-        kind = kind_of(draft.channel)
-        self._dropped[reason] += 1
+        kind, priority = label_of(draft)
+        self._dropped[kind, priority, reason] += 1
         metrics.websocket_broadcast_failure.labels(kind=kind, reason=reason).inc()
         self._failure_log.add(kind, reason, run_id, self._last_error)
 
@@ -387,6 +418,7 @@ def get_broadcaster() -> Broadcaster:
             if _of_process is None:
                 broadcaster = Broadcaster(load_section(BroadcastSettings), lambda: open_transport(Settings.load()))
                 atexit.register(broadcaster.close)
+                BOOKS.keep("publisher", broadcaster.book)
                 os.register_at_fork(after_in_child=_forget_in_child)
                 _of_process = broadcaster
     return _of_process

@@ -9,12 +9,15 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from cluster import actors, names
 from cluster.settings import Settings, load_section
 from realtime import wire
 from realtime.behind_marker import BehindMarker
+from realtime.book_metrics import BOOKS
+from realtime.books import Book
 from realtime.hub_client import HubClient
 from realtime.hub_metrics import HubMetrics
 from realtime.hub_service import HubService
@@ -136,8 +139,13 @@ def get_or_create_hub(settings: Settings) -> HubClient:
 
 async def _export_forever(service: HubService) -> None:
     exported = HubMetrics()
+    books: dict[str, Book] = {}
     while True:
         exported.update(service.stats())
+        # Made on this loop, between two appends; the pusher's thread takes what is there.
+        books.update(service.books())
+        for name in books:
+            BOOKS.keep(name, partial(books.__getitem__, name))
         await asyncio.sleep(METRICS_INTERVAL_S)
 
 

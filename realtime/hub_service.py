@@ -18,6 +18,7 @@ from collections.abc import Coroutine, Sequence
 from cluster.clock import Clock, SystemClock
 from realtime import notices
 from realtime.behind_marker import BehindMarker
+from realtime.books import Book
 from realtime.channels import GATEWAY_ALL
 from realtime.errors import FencedError, JournalLostError, JournalUnavailableError, RealtimeError
 from realtime.hub import Hub
@@ -175,7 +176,7 @@ class HubService:
             started_at_s=self._started_at_s,
             channels=hub.num_channels,
             publications_total=sum(hub.publications.values()),
-            duplicates_total=hub.duplicates_total,
+            duplicates_total=hub.duplicates.total(),
             coalesced_total=hub.coalesced_total,
             channels_evicted_total=hub.channels_evicted_total,
             history_bytes=hub.history_bytes,
@@ -187,6 +188,10 @@ class HubService:
             presence_members=self._presence.num_members,
             presence_refused_total=self._presence.refused_total,
         )
+
+    def books(self) -> dict[str, Book]:
+        """See ``Hub.books``."""
+        return self._hub.books()
 
     # -- writing -----------------------------------------------------------------------
 

@@ -172,7 +172,7 @@ def _write_header(entry: Entry) -> bytes:
             entry.key,
             entry.batch,
             entry.index,
-            entry.coalesce_key,
+            publication.coalesce_key,
             publication.info.decode(),
         ]
     )
@@ -181,8 +181,10 @@ def _write_header(entry: Entry) -> bytes:
 def _read_entry(header: bytes, data: bytes) -> Entry:
     # A journal of a version before publications had an ``info`` ends a field earlier.
     seq, channel, epoch, offset, priority, time_ms, key, batch, index, coalesce_key, *info = orjson.loads(header)
-    publication = Publication(channel, offset, data, Priority(priority), time_ms, epoch, "".join(info).encode())
-    return Entry(seq, publication, key, batch, index, coalesce_key)
+    publication = Publication(
+        channel, offset, data, Priority(priority), time_ms, epoch, "".join(info).encode(), coalesce_key
+    )
+    return Entry(seq, publication, key, batch, index)
 
 
 def _write_mark(mark: Mark) -> list[Any]:

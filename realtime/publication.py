@@ -77,6 +77,8 @@ class Publication:
     """Life of the stream; differs from the reader's: resynchronise that channel."""
     info: bytes = b""
     """The client that published it, as one JSON object; empty: a service did."""
+    coalesce_key: str | None = None
+    """Latest-only: whoever holds several of a key, not sent yet, sends only the newest."""
 
     @property
     def position(self) -> StreamPosition:

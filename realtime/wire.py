@@ -12,7 +12,7 @@ from realtime.publication import Draft, Priority, Publication, StreamPosition
 from realtime.replies import Cursor, HistoryReply, PollReply
 
 WireDraft = tuple[str, bytes, str, str | None, str | None, bytes]
-WirePublication = tuple[str, int, bytes, str, int, str, bytes]
+WirePublication = tuple[str, int, bytes, str, int, str, bytes, str | None]
 WirePosition = tuple[str, int]
 WirePoll = tuple[WirePosition, list[WirePublication], bool, int]
 WireHistory = tuple[list[WirePublication], WirePosition, bool]
@@ -101,13 +101,16 @@ def _read_members(wire: Sequence[WireMember]) -> tuple[Member, ...]:
 
 
 def _write_publications(publications: Sequence[Publication]) -> list[WirePublication]:
-    return [(p.channel, p.offset, p.data, p.priority.value, p.time_ms, p.epoch, p.info) for p in publications]
+    return [
+        (p.channel, p.offset, p.data, p.priority.value, p.time_ms, p.epoch, p.info, p.coalesce_key)
+        for p in publications
+    ]
 
 
 def _read_publications(wire: Sequence[WirePublication]) -> tuple[Publication, ...]:
     return tuple(
         [
-            Publication(channel, offset, data, _PRIORITIES[priority], time_ms, epoch, info)
-            for channel, offset, data, priority, time_ms, epoch, info in wire
+            Publication(channel, offset, data, _PRIORITIES[priority], time_ms, epoch, info, key)
+            for channel, offset, data, priority, time_ms, epoch, info, key in wire
         ]
     )

@@ -31,6 +31,7 @@ from serve_apps.effects import (
 from serve_apps.errors import FeedUnavailableError, FrameError, OutboxError, RunLookupError
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.hub_feed import HubFeed
+from serve_apps.ledger import CLIENT, LOST, UNSUBSCRIBED
 from serve_apps.outbox import Outbox
 from serve_apps.presence_reports import PresenceReports
 from serve_apps.run_tenants import RunTenants, is_about_a_run
@@ -78,7 +79,7 @@ class Connection:
         self._answers = answers
         self._runs = runs
         self._max_inbound_bytes = settings.max_inbound_bytes
-        self._outbox = Outbox(settings, session.credit, unidirectional=session.unidirectional)
+        self.outbox = Outbox(settings, session.credit, feed.ledger, unidirectional=session.unidirectional)
         self._followed: set[str] = set()
         self._writer: asyncio.Task[None] | None = None
         self.closing: CloseCode | None = None
@@ -109,6 +110,7 @@ class Connection:
             return
         await self._perform(self.session.on_command(command, time.monotonic()))
         if isinstance(command, frames.Pong) and self.session.round_trip_s is not None:
+            self.outbox.on_pong()
             gateway_metrics.round_trip.observe(self.session.round_trip_s)
 
     async def _knows_the_runs(self, command: frames.ChannelCommand | frames.Connect) -> bool:
@@ -153,24 +155,30 @@ class Connection:
     def tell_member(self, channel: str, line: bytes) -> None:
         """Push who came or went, where the client wants to hear it; left out when too much waits already."""
         if self.session.hears_members(channel):
-            if self._outbox.offer(line):
+            if self.outbox.offer(line):
                 self.flush()
             else:
                 gateway_metrics.members_dropped.inc()
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that the replica holds for this client alone."""
+        return self.outbox.held_bytes
+
     def mark(self, channel: str, rank: int) -> None:
         """Note that a followed channel has something new (see ``hub_feed.Follower``)."""
-        self._outbox.mark(channel, rank)
+        self.outbox.mark(channel, rank)
 
     def lose(self, channel: str) -> None:
         """Learn that publications of a followed channel were lost (see ``hub_feed.Follower``)."""
+        self.outbox.leave(channel, LOST)
         self._perform_now(self.session.on_lost(channel))
 
     def flush(self) -> None:
         """Write what may be written, unless that is under way."""
         if self._writer is not None or self._ended or self._is_transport_closed:
             return
-        if self.closing is None and self._outbox.has_work:
+        if self.closing is None and self.outbox.has_work:
             # A send that need not wait is over when this returns; a task a frame was a third of its cost.
             try:
                 rest = eager.begin(self._empty_outbox())
@@ -190,7 +198,9 @@ class Connection:
         if self._ended:
             return
         self._ended = True
-        self._leave_all()
+        reason = _reason(self.closing)
+        self._leave_all(reason)
+        self.outbox.end(reason)
         self.session.on_close(CloseCode.CONNECTION_CLOSED)
         if self._writer is not None and self._writer is not asyncio.current_task():
             self._writer.cancel()
@@ -214,18 +224,21 @@ class Connection:
         """Perform effects that need nothing from the hub."""
         for effect in effects:
             match effect:
-                case Send(line):
-                    self._send(line)
+                case Send(line, recovered):
+                    self._send(line, recovered)
                 case Refuse(command_id, code):
                     gateway_metrics.on_command_error(code)
                     self._send(frames.error_reply(command_id, code))
                 case Follow():
                     self._follow(effect)
                 case Leave(channel):
-                    self._leave(channel)
+                    self._leave(channel, UNSUBSCRIBED)
                 case Close(code):
                     self.closing = code
-                    self._leave_all()  # what has not been sent is recovered by the next connection
+                    if code in ABRUPT:
+                        # The server may hold its bytes until the transport is closed, but nobody waits for that.
+                        self.session.credit.end()
+                    self._leave_all(_reason(code))  # what has not been sent is recovered by the next connection
                     self._stop_stuck_writer(code)
                 case Attach() | ReadHistory() | Publish() | ReadPresence() | Call():
                     raise RuntimeError(f"{type(effect).__name__} must be awaited")
@@ -264,24 +277,24 @@ class Connection:
             self._perform_now(self.session.on_lost(effect.channel))
         else:
             self._followed.add(effect.channel)
-            self._outbox.follow(ring, effect.position.offset)
+            self.outbox.follow(ring, effect.position.offset)
             assert self.session.identity is not None
             self._presence.join(effect.channel, self.session.client_id, self.session.identity.user_id)
 
-    def _leave(self, channel: str) -> None:
+    def _leave(self, channel: str, reason: str) -> None:
         if channel in self._followed:
             self._followed.discard(channel)
             self._presence.leave(channel, self.session.client_id)
-        self._outbox.leave(channel)
+        self.outbox.leave(channel, reason)
         self._feed.leave(channel, self)
 
-    def _leave_all(self) -> None:
+    def _leave_all(self, reason: str) -> None:
         for channel in tuple(self._followed):
-            self._leave(channel)
+            self._leave(channel, reason)
 
-    def _send(self, line: bytes) -> None:
+    def _send(self, line: bytes, recovered: int = 0) -> None:
         try:
-            self._outbox.add(line)
+            self.outbox.add(line, recovered)
         except OutboxError:
             self._perform_now(self.session.on_close(CloseCode.SLOW))
 
@@ -296,7 +309,7 @@ class Connection:
     async def _empty_outbox(self) -> None:
         try:
             while not self._ended and self.closing not in ABRUPT:
-                frame = self._outbox.next_frame(time.monotonic())
+                frame = self.outbox.next_frame(time.monotonic())
                 if frame is None:
                     break
                 await self.transport.send(frame.text)
@@ -326,6 +339,11 @@ class Connection:
         # that reads nothing; the next tick closes instead.
         if code in ABRUPT and self._writer is not None and self._writer is not asyncio.current_task():
             self._writer.cancel()
+
+
+def _reason(code: CloseCode | None) -> str:
+    """Return why deliveries were dropped, as the ledger names it."""
+    return CLIENT if code is None else code.name.lower()
 
 
 def _nothing() -> None:

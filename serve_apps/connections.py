@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping
 
 from realtime import notices
+from realtime.book_metrics import BOOKS
+from realtime.books import Book
 from realtime.hub_client import HubClient
 from realtime.presence import Changes, GatewayFigures, Member
 from serve_apps import frames, gateway_metrics
@@ -26,6 +28,7 @@ from serve_apps.errors import NotAllowedError
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.hub_feed import HubFeed
 from serve_apps.limits import Limit, Limits
+from serve_apps.memory import Memory
 from serve_apps.namespaces import namespace_of
 from serve_apps.presence_reports import PresenceReports
 from serve_apps.run_tenants import RunTenants, no_runs
@@ -36,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.5
 TICK_SLICE = 1000
+BOOK_S = 2.0
+"""Seconds between two books of a replica with a thousand connections or fewer; each further thousand adds as much,
+because one is made in one step."""
 
 
 class Connections:
@@ -54,6 +60,7 @@ class Connections:
         self.uid = uuid.uuid4().hex
         """Name of this replica among the floor's gateways."""
         self.feed = HubFeed(hub, settings)
+        self.memory = Memory(settings)
         self.is_draining = False
         self.limits = Limits(settings, gateway_metrics.on_limited, time.monotonic())
         self.runs = runs or RunTenants(no_runs)
@@ -72,6 +79,7 @@ class Connections:
         self._users: Counter[str] = Counter()
         self._tenants: Counter[str] = Counter()
         self._began_s = time.monotonic()
+        self._book_due_s = 0.0
         self._answers = Answers(hub, methods or {}, settings.hub_timeout_s)
         self._presence = PresenceReports(hub, settings, self.figures)
         self._control = Control(self.feed, self.perform)
@@ -109,6 +117,7 @@ class Connections:
             cookie_identity=cookie_identity,
             unidirectional=unidirectional,
             native_pings=native_pings,
+            memory=self.memory,
         )
         connection = Connection(session, transport, self.feed, self._presence, self._answers, self.runs, self.settings)
         self._connections.add(connection)
@@ -152,6 +161,10 @@ class Connections:
             case notices.Subscribe(audience=audience, channel=channel):
                 for connection in self._meant(audience):
                     self._run(connection.subscribe(channel))
+
+    def book(self) -> Book:
+        """Return this replica's account of every delivery (see ``ledger``)."""
+        return self.feed.ledger.book(connection.outbox for connection in self._connections)
 
     async def drain(self, over_s: float | None = None) -> int:
         """Close every connection with 3001 at an even pace; later ones are closed at once.
@@ -254,14 +267,38 @@ class Connections:
             except Exception:
                 # One connection's defect must not end the pings of all others.
                 logger.exception("the gateway's timer failed")
-            gateway_metrics.meter.flush()
+            self._export(now_s)
             gateway_metrics.feed_channels.set(self.feed.num_channels)
             gateway_metrics.feed_resyncs.inc(self.feed.resyncs_total - resyncs)
             gateway_metrics.coalesced.inc(self.feed.coalesced_total - coalesced)
             resyncs, coalesced = self.feed.resyncs_total, self.feed.coalesced_total
 
+    def _export(self, now_s: float) -> None:
+        gateway_metrics.meter.flush()
+        gateway_metrics.held_bytes.labels("rings").set(self.memory.ring_bytes)
+        gateway_metrics.held_bytes.labels("clients").set(self.memory.client_bytes)
+        gateway_metrics.window_bytes.set(self.memory.window_bytes)
+        if now_s >= self._book_due_s:
+            self._book_due_s = now_s + BOOK_S * (1 + len(self._connections) // 1000)
+            # Made on this loop, between two deliveries; the pusher's thread takes what is there.
+            book = self.book()
+            BOOKS.keep("gateway", lambda: book)
+
+    def _cut_slowest(self) -> None:
+        surplus = self.memory.surplus(self._connections)
+        if surplus:
+            logger.warning(
+                "%d bytes are held for clients, over the limit: the %d slowest are cut",
+                self.memory.held_bytes, len(surplus),
+            )  # fmt: skip
+        for connection in surplus:
+            gateway_metrics.memory_cuts.inc()
+            connection.close(CloseCode.SLOW)
+
     async def _tick(self, now_s: float) -> None:
         self.feed.tick(now_s)
+        self.memory.set_rings(self.feed.num_bytes())
+        self._cut_slowest()
         for number, connection in enumerate(list(self._connections), start=1):
             connection.on_tick(now_s)
             if number % TICK_SLICE == 0:

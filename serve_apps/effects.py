@@ -18,6 +18,8 @@ class Send:
     """Queue one line for the client."""
 
     line: bytes
+    recovered: int = 0
+    """Tally of the publications that it brings back (see ``ledger``)."""
 
 
 @dataclass(frozen=True, slots=True)

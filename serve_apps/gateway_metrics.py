@@ -82,6 +82,24 @@ coalesced = Counter(
 )
 
 
+held_bytes = Gauge(
+    "watchfloor_gateway_held_bytes",
+    "Bytes held for clients: recent publications, and what single clients have not read.",
+    ["where"],
+    registry=REGISTRY,
+)
+window_bytes = Gauge(
+    "watchfloor_gateway_window_bytes",
+    "Bytes each client may leave unacknowledged; shrinks near the limit.",
+    registry=REGISTRY,
+)
+memory_cuts = Counter(
+    "watchfloor_gateway_memory_cuts_total",
+    "Slow clients cut because all of them together held too much.",
+    registry=REGISTRY,
+)
+
+
 class SendMeter:
     """Counts what leaves, in plain numbers; ``flush`` hands them to the registry.
 

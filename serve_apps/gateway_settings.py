@@ -52,6 +52,10 @@ class GatewaySettings:
     """Bytes of one channel's publications a replica holds."""
     ring_total_bytes: int = 128 * MIB
     """Bytes of all channels' publications a replica holds."""
+    memory_bytes: int = 384 * MIB
+    """Bytes a replica holds for its clients, rings included; beyond them the slowest are cut with 3008."""
+    memory_soft_bytes: int = 256 * MIB
+    """Bytes from which on every client's credit shrinks, down to one ping's distance at the limit."""
     ring_age_s: float = 15.0
     """Seconds a publication stays in the replica; longer than a client may go without credit."""
     frame_lines: int = 64
@@ -113,5 +117,10 @@ class GatewaySettings:
             raise ValueError(f"ring_age_s must be above credit_timeout_s, got {self.ring_age_s}")
         if not self.presence_renew_s > 0:
             raise ValueError(f"presence_renew_s must be positive, got {self.presence_renew_s}")
+        if not self.ring_total_bytes < self.memory_soft_bytes < self.memory_bytes:
+            raise ValueError(
+                "memory_soft_bytes must be above ring_total_bytes and below memory_bytes, "
+                f"got {self.ring_total_bytes}, {self.memory_soft_bytes}, {self.memory_bytes}"
+            )
         if self.hub_timeout_s >= 5:
             raise ValueError(f"hub_timeout_s must be below the SDKs' 5 s, got {self.hub_timeout_s}")

@@ -26,6 +26,7 @@ from serve_apps.effects import Attachment
 from serve_apps.errors import FeedUnavailableError
 from serve_apps.frames import History
 from serve_apps.gateway_settings import GatewaySettings
+from serve_apps.ledger import Ledger
 from serve_apps.ring import RANKS, Append, ChannelRing
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class HubFeed:
 
     def __init__(self, hub: HubClient, settings: GatewaySettings) -> None:
         self._hub = hub
+        self.ledger = Ledger()
         self._settings = settings
         self._rings: dict[str, Ring] = {}
         self._cursor: Cursor | None = None
@@ -168,11 +170,15 @@ class HubFeed:
             return reply.position, items[len(items) - min(limit, len(items)) :]
         return reply.position, items[:limit]
 
+    def num_bytes(self) -> int:
+        """Return the bytes of all publications held; as many steps as there are channels."""
+        return sum(ring.num_bytes for ring in self._rings.values())
+
     def tick(self, now_s: float) -> None:
         """Drop what is too old, and when all rings together hold too much, shrink the largest."""
         for ring in self._rings.values():
             ring.drop_older(now_s - self._settings.ring_age_s)
-        total = sum(ring.num_bytes for ring in self._rings.values())
+        total = self.num_bytes()
         while total > self._settings.ring_total_bytes:
             largest = max(self._rings.values(), key=lambda ring: ring.num_bytes)
             before = largest.num_bytes
@@ -195,7 +201,7 @@ class HubFeed:
     def _pin(self, channel: str) -> Ring:
         ring = self._rings.get(channel)
         if ring is None:
-            ring = self._rings[channel] = ChannelRing(channel, kind_of(channel), self._settings)
+            ring = self._rings[channel] = ChannelRing(channel, kind_of(channel), self._settings, self.ledger)
         ring.pins += 1
         return ring
 

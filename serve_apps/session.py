@@ -22,8 +22,9 @@ from serve_apps.credit import Budget, Credit, CreditWindow
 from serve_apps.effects import Attach, Attachment, Call, Close, Effect, Follow, Refuse, Send
 from serve_apps.errors import AuthenticationError, FrameError, KeysUnavailableError, TokenExpiredError
 from serve_apps.gateway_settings import GatewaySettings
+from serve_apps.memory import Memory
 from serve_apps.rate import TokenBucket
-from serve_apps.subscriptions import Rules, Subscriptions
+from serve_apps.subscriptions import Rules, Subscriptions, recovered_tally
 
 VERSION = "watchfloor"
 
@@ -50,6 +51,7 @@ class Session:
         cookie_identity: Identity | None = None,
         unidirectional: bool = False,
         native_pings: bool = False,
+        memory: Memory | None = None,
         rng: random.Random | None = None,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
@@ -57,7 +59,7 @@ class Session:
         self.identity: Identity | None = None
         # Where no ``{}`` is sent no pong comes back, so there is no credit either.
         self._sends_pings = not native_pings
-        self.credit: Credit = Budget(settings) if unidirectional or native_pings else CreditWindow(settings)
+        self.credit: Credit = (Budget if unidirectional or native_pings else CreditWindow)(settings, memory)
         self.unidirectional = unidirectional
         self.round_trip_s: float | None = None
         """From the last ping to its pong, in seconds."""
@@ -310,7 +312,8 @@ class Session:
             line = frames.push_connect(result | {"session": self.client_id})
         else:
             line = frames.reply(attach.command_id, "connect", result)
-        return [Send(line), *(Follow(found.channel, found.position) for found in attachments)]
+        recovered = sum(recovered_tally(found, attach.wanted[found.channel]) for found in attachments)
+        return [Send(line, recovered), *(Follow(found.channel, found.position) for found in attachments)]
 
     def _on_refresh(self, command: frames.Refresh, now_s: float) -> list[Effect]:
         if not command.token or not self._can_refresh:

@@ -30,6 +30,7 @@ from serve_apps.effects import (
 )
 from serve_apps.errors import AuthenticationError, KeysUnavailableError, NotAllowedError, TokenExpiredError
 from serve_apps.gateway_settings import GatewaySettings
+from serve_apps.ledger import tally
 from serve_apps.namespaces import Namespace, namespace_of
 
 MAX_CHANNEL_CHARS = 255
@@ -156,7 +157,7 @@ class Subscriptions:
             line = frames.reply(attach.command_id, "subscribe", result)
         else:
             line = frames.push_subscribe(found.channel, result)
-        return [Send(line), Follow(found.channel, found.position)]
+        return [Send(line, recovered_tally(found, since)), Follow(found.channel, found.position)]
 
     def result(self, found: Attachment, since: StreamPosition | None, now_s: float) -> dict[str, Any]:
         """Return what the client is told about a channel it was subscribed to."""
@@ -291,3 +292,8 @@ class Subscriptions:
 
     def _recoverable(self, channel: str, since: StreamPosition | None) -> StreamPosition | None:
         return since if self._rules.namespace_of(channel).recovery else None
+
+
+def recovered_tally(found: Attachment, since: StreamPosition | None) -> int:
+    """Return the tally of the publications that an answer brings back (see ``ledger``)."""
+    return 0 if since is None or not found.recovered else tally(kind_of(found.channel), found.publications)

@@ -17,8 +17,10 @@ OpenJournal = Callable[[], Journal]
 def entry(
     seq: int, channel: str = "noc:all", data: bytes = b'{"a":"\xc3\xa4"}', coalesce_key: str | None = None
 ) -> Entry:
-    publication = Publication(channel, seq, data, Priority.CRITICAL, 1_700_000_000_123, "e", b'{"user":"ann"}')
-    return Entry(seq, publication, f"key-{seq}", f"batch-{seq}", seq, coalesce_key)
+    publication = Publication(
+        channel, seq, data, Priority.CRITICAL, 1_700_000_000_123, "e", b'{"user":"ann"}', coalesce_key
+    )
+    return Entry(seq, publication, f"key-{seq}", f"batch-{seq}", seq)
 
 
 def log_mark(top: int) -> Mark:

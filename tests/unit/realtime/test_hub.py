@@ -61,7 +61,7 @@ def test_a_known_key_is_not_published_again() -> None:
     later = hub.publish([draft("a", key="k")])
 
     assert again == first
-    assert (later[0].offset, hub.duplicates_total) == (2, 2)
+    assert (later[0].offset, hub.duplicates.total()) == (2, 2)
 
 
 def test_a_repeated_call_appends_only_what_the_first_did_not() -> None:

@@ -1,0 +1,83 @@
+"""Bytes that one replica holds for its clients, and who pays when they are too many.
+
+Held are the rings, the replies that wait, and what was handed to a transport and not
+acknowledged: behind Ray Serve a send never waits, so all of that may lie in this process.
+A unidirectional client acknowledges nothing; all it was sent counts until it reconnects.
+
+Pure: no I/O, no clock. Invariants: up to the soft limit each client has its full credit
+window; from there to the hard limit the windows shrink to one ping's distance; beyond the
+hard limit nobody is sent anything until the slowest were cut. So what is held exceeds the
+hard limit by at most one frame, and by replies for as long as a turn of the timer.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
+from serve_apps.gateway_settings import GatewaySettings
+
+
+class Holder(Protocol):
+    """A connection, as the budget sees it."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held for this client alone."""
+        ...
+
+
+Client = TypeVar("Client", bound=Holder)
+
+
+class Memory:
+    """The budget of one replica."""
+
+    __slots__ = ("_settings", "client_bytes", "ring_bytes", "window_bytes")
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self.client_bytes = 0
+        """Held for single clients: replies, and what they have not acknowledged."""
+        self.ring_bytes = 0
+        """Held for all who follow a channel; as of the last turn of the timer."""
+        self.window_bytes = settings.credit_bytes
+        """What each client may leave unacknowledged now."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Everything that counts against the limits."""
+        return self.client_bytes + self.ring_bytes
+
+    def add(self, num_bytes: int) -> None:
+        """Count bytes that are held for a client from now on; negative: not any more."""
+        self.client_bytes += num_bytes
+        self._adapt()
+
+    def set_rings(self, num_bytes: int) -> None:
+        """Count the rings anew."""
+        self.ring_bytes = num_bytes
+        self._adapt()
+
+    def surplus(self, clients: Iterable[Client]) -> list[Client]:
+        """Return whom to cut, the slowest first: those that leave most unread, until the rest fits."""
+        over = self.held_bytes - self._settings.memory_bytes
+        if over <= 0:
+            return []
+        chosen = []
+        for client in sorted(clients, key=lambda client: client.held_bytes, reverse=True):
+            if over <= 0 or not client.held_bytes:
+                break
+            chosen.append(client)
+            over -= client.held_bytes
+        return chosen
+
+    def _adapt(self) -> None:
+        settings = self._settings
+        room = settings.memory_bytes - self.held_bytes
+        full = settings.memory_bytes - settings.memory_soft_bytes
+        if room >= full:
+            self.window_bytes = settings.credit_bytes
+        elif room <= 0:
+            self.window_bytes = 0
+        else:
+            least = settings.credit_ping_bytes
+            self.window_bytes = least + (settings.credit_bytes - least) * room // full
