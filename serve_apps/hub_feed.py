@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from realtime.channels import GATEWAY_ALL, kind_of
+from realtime.channels import GATEWAY_ALL, ChannelKind, kind_of
 from realtime.errors import RealtimeError
 from realtime.hub_client import HubClient
 from realtime.publication import Publication, StreamPosition
@@ -201,7 +201,10 @@ class HubFeed:
     def _pin(self, channel: str) -> Ring:
         ring = self._rings.get(channel)
         if ring is None:
-            ring = self._rings[channel] = ChannelRing(channel, kind_of(channel), self._settings, self.ledger)
+            kind = kind_of(channel)
+            # What the replicas tell each other is owed to no client.
+            ledger = None if kind is ChannelKind.GATEWAY else self.ledger
+            ring = self._rings[channel] = ChannelRing(channel, kind, self._settings, ledger)
         ring.pins += 1
         return ring
 

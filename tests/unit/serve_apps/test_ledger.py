@@ -86,7 +86,7 @@ class Accounts(RuleBasedStateMachine):
         ring = self.rings[channel]
         for _ in range(count):
             self.offsets[channel] += skip
-            ring.append(Publication(channel, self.offsets[channel], b'"x"', priority, 1, "e", key), 0.0)
+            ring.append(Publication(channel, self.offsets[channel], b'"x"', priority, 1, "e", b"", key), 0.0)
         for client in ring.followers:
             client.outbox.mark(channel, list(Priority).index(priority))
 
