@@ -60,7 +60,8 @@ class Connections:
         self.uid = uuid.uuid4().hex
         """Name of this replica among the floor's gateways."""
         self.feed = HubFeed(hub, settings)
-        self.memory = Memory(settings)
+        # Not from within the frame that crossed the limit: its connection may be the one to cut.
+        self.memory = Memory(settings, lambda: asyncio.get_running_loop().call_soon(self._cut_slowest))
         self.is_draining = False
         self.limits = Limits(settings, gateway_metrics.on_limited, time.monotonic())
         self.runs = runs or RunTenants(no_runs)

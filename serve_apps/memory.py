@@ -6,11 +6,11 @@ A unidirectional client acknowledges nothing; all it was sent counts until it re
 
 Pure: no I/O, no clock. Invariants: up to the soft limit each client has its full credit
 window; from there to the hard limit the windows shrink to one ping's distance; beyond the
-hard limit nobody is sent anything until the slowest were cut. So what is held exceeds the
-hard limit by at most one frame, and by replies for as long as a turn of the timer.
+hard limit nobody is sent anything until the slowest were cut, which is at once, down to the
+soft limit. So what is held exceeds the hard limit by one frame or reply at most.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from serve_apps.gateway_settings import GatewaySettings
@@ -31,10 +31,11 @@ Client = TypeVar("Client", bound=Holder)
 class Memory:
     """The budget of one replica."""
 
-    __slots__ = ("_settings", "client_bytes", "ring_bytes", "window_bytes")
+    __slots__ = ("_on_full", "_settings", "client_bytes", "ring_bytes", "window_bytes")
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, on_full: Callable[[], object] | None = None) -> None:
         self._settings = settings
+        self._on_full = on_full
         self.client_bytes = 0
         """Held for single clients: replies, and what they have not acknowledged."""
         self.ring_bytes = 0
@@ -58,11 +59,10 @@ class Memory:
         self._adapt()
 
     def surplus(self, clients: Iterable[Client]) -> list[Client]:
-        """Return whom to cut, the slowest first: those that leave most unread, until the rest fits."""
-        over = self.held_bytes - self._settings.memory_bytes
-        if over <= 0:
+        """Return whom to cut beyond the hard limit: those that leave most unread, down to the soft limit."""
+        if self.held_bytes <= self._settings.memory_bytes:
             return []
-        chosen = []
+        chosen, over = [], self.held_bytes - self._settings.memory_soft_bytes
         for client in sorted(clients, key=lambda client: client.held_bytes, reverse=True):
             if over <= 0 or not client.held_bytes:
                 break
@@ -76,7 +76,9 @@ class Memory:
         full = settings.memory_bytes - settings.memory_soft_bytes
         if room >= full:
             self.window_bytes = settings.credit_bytes
-        elif room <= 0:
+        elif room < 0:
+            if self.window_bytes and self._on_full is not None:
+                self._on_full()
             self.window_bytes = 0
         else:
             least = settings.credit_ping_bytes

@@ -19,7 +19,7 @@ def test_windows_shrink_between_the_limits() -> None:
     """From the full window to one ping's distance, and to nothing beyond the hard limit."""
     memory = Memory(LIMITS)
     windows = []
-    for held in (1000, 1500, 1999, 2000, 2500, 0):
+    for held in (1000, 1500, 2000, 2001, 2500, 0):
         memory.add(held - memory.client_bytes)
         windows.append(memory.window_bytes)
 
@@ -40,14 +40,17 @@ class Held:
 
 
 def test_those_who_leave_most_unread_are_cut_until_the_rest_fits() -> None:
-    """And nobody else."""
-    memory = Memory(LIMITS)
-    clients = [Held(300), Held(900), Held(700), Held(600)]
-    memory.add(2500)
+    """Down to the soft limit, at once and once; nobody before the hard limit is passed."""
+    calls: list[int] = []
+    memory = Memory(LIMITS, lambda: calls.append(memory.held_bytes))
+    clients = [Held(300), Held(900), Held(700), Held(200)]
+    memory.add(2000)
+    assert (memory.surplus(clients), calls) == ([], [])
+    for _ in range(2):
+        memory.add(50)
 
-    assert [client.held_bytes for client in memory.surplus(clients)] == [900]
-    memory.add(-900)
-    assert memory.surplus(clients) == []
+    assert [client.held_bytes for client in memory.surplus(clients)] == [900, 700]
+    assert calls == [2050]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["send", "ping", "pong", "end"]), st.integers(1, 500))))
