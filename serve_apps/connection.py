@@ -165,6 +165,11 @@ class Connection:
         """Bytes that the replica holds for this client alone."""
         return self.outbox.held_bytes
 
+    @property
+    def waits_since_s(self) -> float | None:
+        """When the oldest ping that it has not answered was sent (see ``memory.Holder``)."""
+        return self.session.credit.waits_since_s
+
     def mark(self, channel: str, rank: int) -> None:
         """Note that a followed channel has something new (see ``hub_feed.Follower``)."""
         self.outbox.mark(channel, rank)

@@ -286,7 +286,7 @@ class Connections:
             BOOKS.keep("gateway", lambda: book)
 
     def _cut_slowest(self) -> None:
-        surplus = self.memory.surplus(self._connections)
+        surplus = self.memory.surplus(self._connections, time.monotonic())
         if surplus:
             logger.warning(
                 "%d bytes are held for clients, over the limit: the %d slowest are cut",

@@ -69,6 +69,11 @@ class CreditWindow:
         self._pings.clear()
 
     @property
+    def waits_since_s(self) -> float | None:
+        """When the oldest ping without an answer was sent; None while all are answered."""
+        return self._pings[0][1] if self._pings else None
+
+    @property
     def deadline_s(self) -> float | None:
         """When the oldest ping becomes overdue; None while all are answered."""
         if not self._pings:
@@ -101,6 +106,8 @@ class Budget:
     acknowledges = False
     wants_ping = False
     deadline_s = None
+    waits_since_s = 0.0
+    """As long as there is: it never says that it has read anything."""
 
     def __init__(self, settings: GatewaySettings, memory: Memory | None = None) -> None:
         self._settings = settings

@@ -24,6 +24,11 @@ class Holder(Protocol):
         """Bytes held for this client alone."""
         ...
 
+    @property
+    def waits_since_s(self) -> float | None:
+        """When the oldest ping without an answer was sent (monotonic seconds); None: all are answered."""
+        ...
+
 
 Client = TypeVar("Client", bound=Holder)
 
@@ -58,12 +63,17 @@ class Memory:
         self.ring_bytes = num_bytes
         self._adapt()
 
-    def surplus(self, clients: Iterable[Client]) -> list[Client]:
-        """Return whom to cut beyond the hard limit: those that leave most unread, down to the soft limit."""
+    def surplus(self, clients: Iterable[Client], now_s: float) -> list[Client]:
+        """Return whom to cut beyond the hard limit, down to the soft limit; most bytes times seconds unread first."""
         if self.held_bytes <= self._settings.memory_bytes:
             return []
         chosen, over = [], self.held_bytes - self._settings.memory_soft_bytes
-        for client in sorted(clients, key=lambda client: client.held_bytes, reverse=True):
+
+        def slowness(client: Client) -> tuple[float, int]:
+            since_s = client.waits_since_s
+            return 0.0 if since_s is None else client.held_bytes * (now_s - since_s), client.held_bytes
+
+        for client in sorted(clients, key=slowness, reverse=True):
             if over <= 0 or not client.held_bytes:
                 break
             chosen.append(client)

@@ -42,7 +42,6 @@ class ServiceHub:
     async def positions(self, channels: Sequence[str]) -> dict[str, StreamPosition]:
         return self._service.positions(channels)
 
-
     async def report(self, report: Report) -> bool:
         return self._service.report(report)
 

@@ -1,5 +1,7 @@
 """One replica's memory for its clients: bounded, and paid by those who read least."""
 
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,21 +37,22 @@ def test_rings_count_as_well() -> None:
 
 
 class Held:
-    def __init__(self, held_bytes: int) -> None:
+    def __init__(self, held_bytes: int, waits_since_s: float | None = 1.0) -> None:
         self.held_bytes = held_bytes
+        self.waits_since_s = waits_since_s
 
 
-def test_those_who_leave_most_unread_are_cut_until_the_rest_fits() -> None:
+def test_those_who_leave_most_unread_for_longest_are_cut_until_the_rest_fits() -> None:
     """Down to the soft limit, at once and once; nobody before the hard limit is passed."""
     calls: list[int] = []
     memory = Memory(LIMITS, lambda: calls.append(memory.held_bytes))
-    clients = [Held(300), Held(900), Held(700), Held(200)]
+    clients = [Held(900, waits_since_s=None), Held(300, waits_since_s=-2.0), Held(700), Held(200)]
     memory.add(2000)
-    assert (memory.surplus(clients), calls) == ([], [])
+    assert (memory.surplus(clients, 2.0), calls) == ([], [])
     for _ in range(2):
         memory.add(50)
 
-    assert [client.held_bytes for client in memory.surplus(clients)] == [900, 700]
+    assert [client.held_bytes for client in memory.surplus(clients, 2.0)] == [300, 700, 200]
     assert calls == [2050]
 
 
@@ -80,13 +83,17 @@ async def test_clients_that_never_read_are_cut_and_the_reader_goes_on() -> None:
     hub = LocalHub()
     register = make(
         hub, ring_total_bytes=100 * KIB, memory_soft_bytes=200 * KIB, memory_bytes=300 * KIB,
-        credit_bytes=100 * KIB, credit_ping_bytes=8 * KIB,
+        credit_bytes=100 * KIB, credit_ping_bytes=4 * KIB,
     )  # fmt: skip
     idle = [await connected(register, user="bob") for _ in range(60)]
+    for _ in range(4):  # each is sent a ping with the last of these, and answers none
+        await hub.publish([draft("noc:all", {"x": "y" * 1000})])
+        await idle[0][1].until(lambda made: len(made.publications("noc:all")) > 0)
+    await asyncio.sleep(0.05)
     reader, heard = await connected(register)
     most = answered = 0
     for number in range(60):
-        await hub.publish([draft("noc:all", {"n": number, "x": "y" * 2000})])
+        await hub.publish([draft("noc:all", {"n": number, "x": "y" * 1000})])
         await heard.until(lambda made, wanted=number: len(made.publications("noc:all")) > wanted)  # type: ignore[misc]
         pings = sum(line == {} for line in heard.lines)
         for _ in range(pings - answered):
