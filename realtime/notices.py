@@ -56,8 +56,18 @@ class Unsubscribe:
     channel: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Close every connection at a pace, and send newcomers away for a while."""
+
+    over_s: float
+    """Seconds over which the closing is spread."""
+    hold_s: float
+    """Seconds, from now, for which newcomers are sent away."""
+
+
 Command = Disconnect | Subscribe | Unsubscribe
-Notice = Changes | Command
+Notice = Changes | Command | Drain
 
 _COMMANDS: dict[str, type[Disconnect] | type[Subscribe] | type[Unsubscribe]] = {
     "disconnect": Disconnect,
@@ -79,6 +89,8 @@ def write(notice: Notice) -> bytes:
     if isinstance(notice, Changes):
         body = {"joined": _write_members(notice.joined), "left": _write_members(notice.left)}
         return orjson.dumps({"presence": body})
+    if isinstance(notice, Drain):
+        return orjson.dumps({"drain": asdict(notice)})
     (name,) = [name for name, kind in _COMMANDS.items() if isinstance(notice, kind)]
     return orjson.dumps({name: asdict(notice)})
 
@@ -89,6 +101,8 @@ def read(payload: bytes) -> Notice | None:
         ((name, body),) = orjson.loads(payload).items()
         if name == "presence":
             return Changes(_read_members(body["joined"]), _read_members(body["left"]))
+        if name == "drain":
+            return Drain(over_s=float(body["over_s"]), hold_s=float(body["hold_s"]))
         return _read_command(name, body)
     except (KeyError, ValueError, TypeError, AttributeError):
         return None

@@ -24,6 +24,7 @@ from serve_apps.api import (
     control,
     dead_letters,
     devices,
+    drain,
     history,
     lanes,
     models,
@@ -46,7 +47,7 @@ from serve_apps.run_tenants import RunTenants
 ROUTERS = tuple(
     module.router
     for module in (
-        websocket, uni, publish, history, presence, control, batch, openapi, signin, status, alerts, devices,
+        websocket, uni, publish, history, presence, control, batch, openapi, signin, status, drain, alerts, devices,
         commands, runs, lanes, models, dead_letters, pages,
     )
 )  # fmt: skip

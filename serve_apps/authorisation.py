@@ -77,6 +77,7 @@ ROUTES: Mapping[tuple[str, str], Role | Access] = {
     ("POST", "/api/v1/runs"): Role.ENGINEER,
     ("POST", "/api/v1/runs/{}/cancel"): Role.ENGINEER,
     ("GET", "/api/v1/lanes"): Role.VIEWER,
+    ("POST", "/api/v1/drain"): Role.ADMIN,
     ("GET", "/api/v1/models"): Role.VIEWER,
     ("GET", "/api/v1/dead-letters"): Role.OPERATOR,
 }

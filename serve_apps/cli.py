@@ -153,6 +153,28 @@ def lanes(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         Console().print(command.render_lanes(found))
 
 
+@app.command()
+def drain(
+    over: Annotated[float, typer.Option(help="Seconds over which the sockets are closed.")] = 20.0,
+    hold: Annotated[float, typer.Option(help="Seconds for which newcomers are sent away.")] = 60.0,
+    data_dir: DataDir = None,
+) -> None:
+    """Close all client sockets at a pace, before a redeploy; clients come back and recover."""
+    from serve_apps import status as command
+
+    settings = _settings(data_dir)
+    record = _running(settings)
+    try:
+        told = command.call_api(settings, record, "/api/v1/drain", {"over_s": over, "hold_s": hold})
+        left = command.wait_drained(settings, record, over)
+    except (OSError, ValueError) as error:
+        _fail(f"the floor does not answer: {error}")
+    print(f"{told['clients']} sockets closed; newcomers are sent away for {hold:g} s" if not left else
+          f"{left} of {told['clients']} sockets are still open")  # fmt: skip
+    if left:
+        sys.exit(1)
+
+
 def main() -> None:
     """Run the command line; every error of ours becomes one sentence."""
     try:

@@ -81,11 +81,12 @@ class Connections:
         self._tenants: Counter[str] = Counter()
         self._began_s = time.monotonic()
         self._book_due_s = 0.0
+        self._reopens_at_s: float | None = None
         self._answers = Answers(hub, methods or {}, settings.hub_timeout_s)
         self._presence = PresenceReports(hub, settings, self.figures)
         self._control = Control(self.feed, self.perform)
         self._standing: list[asyncio.Task[None]] = []
-        self._errands: set[asyncio.Task[None]] = set()
+        self._errands: set[asyncio.Task[object]] = set()
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -156,6 +157,10 @@ class Connections:
                 for connection in self._meant(audience):
                     if connection.session.client_id not in spared:
                         connection.close(CloseCode.numbered(code) or CloseCode.FORCE_DISCONNECT)
+            case notices.Drain(over_s=over_s, hold_s=hold_s):
+                # One that Serve takes down stays closed, whatever anybody says.
+                if not self.is_draining or self._reopens_at_s is not None:
+                    self._run(self.drain(over_s, hold_s))
             case notices.Unsubscribe(audience=audience, channel=channel):
                 for connection in self._meant(audience):
                     connection.unsubscribe(channel)
@@ -167,16 +172,18 @@ class Connections:
         """Return this replica's account of every delivery (see ``ledger``)."""
         return self.feed.ledger.book(connection.outbox for connection in self._connections)
 
-    async def drain(self, over_s: float | None = None) -> int:
+    async def drain(self, over_s: float | None = None, hold_s: float | None = None) -> int:
         """Close every connection with 3001 at an even pace; later ones are closed at once.
 
         Args:
             over_s: seconds to spread it over; None: the setting's.
+            hold_s: seconds, from now, after which newcomers are welcome again; None: never.
 
         Returns:
             How many were closed.
         """
         self.is_draining = True
+        self._reopens_at_s = None if hold_s is None else time.monotonic() + hold_s
         waiting = list(self._connections)
         pause_s = (self.settings.drain_s if over_s is None else over_s) / max(1, len(waiting))
         logger.info("draining %d connections", len(waiting))
@@ -184,6 +191,11 @@ class Connections:
             connection.close(CloseCode.SHUTDOWN)
             await asyncio.sleep(pause_s)
         return len(waiting)
+
+    def _reopen_when_due(self, now_s: float) -> None:
+        if self._reopens_at_s is not None and now_s >= self._reopens_at_s:
+            self.is_draining, self._reopens_at_s = False, None
+            logger.info("the drain is over: clients are welcome again")
 
     async def stop(self) -> None:
         """Stop what runs beside the connections, and the feed."""
@@ -242,8 +254,9 @@ class Connections:
             if isinstance(follower, Connection):
                 follower.tell_member(member.channel, line)
 
-    def _run(self, errand: Coroutine[None, None, None]) -> None:
-        # At most one for each connection of one user and for each notice; each ends within `hub_timeout_s`.
+    def _run(self, errand: Coroutine[None, None, object]) -> None:
+        # At most one for each connection of one user and for each notice; each ends within `hub_timeout_s`, a drain
+        # within its pace.
         task = asyncio.create_task(errand, name="gateway-errand")
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
@@ -297,6 +310,7 @@ class Connections:
             connection.close(CloseCode.SLOW)
 
     async def _tick(self, now_s: float) -> None:
+        self._reopen_when_due(now_s)
         self.feed.tick(now_s)
         self.memory.set_rings(self.feed.num_bytes())
         self._cut_slowest()

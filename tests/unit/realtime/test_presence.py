@@ -176,6 +176,7 @@ AUDIENCE = notices.Audience(user="ann", client="c1", tenant="t1")
     [
         Changes((member(),), (member("c2"),)),
         notices.Disconnect(audience=AUDIENCE, code=3503, spared=("c2",)),
+        notices.Drain(over_s=20.0, hold_s=60.5),
         notices.Subscribe(audience=notices.Audience(user="ann"), channel="run:a"),
         notices.Unsubscribe(audience=AUDIENCE, channel="run:a"),
     ],
