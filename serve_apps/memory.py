@@ -36,11 +36,13 @@ Client = TypeVar("Client", bound=Holder)
 class Memory:
     """The budget of one replica."""
 
-    __slots__ = ("_on_full", "_settings", "client_bytes", "ring_bytes", "window_bytes")
+    __slots__ = ("_calm_bytes", "_on_full", "_settings", "client_bytes", "ring_bytes", "window_bytes")
 
     def __init__(self, settings: GatewaySettings, on_full: Callable[[], object] | None = None) -> None:
         self._settings = settings
         self._on_full = on_full
+        # What clients may hold before anything must be done: asked at each frame, so it is worked out beforehand.
+        self._calm_bytes = settings.memory_soft_bytes
         self.client_bytes = 0
         """Held for single clients: replies, and what they have not acknowledged."""
         self.ring_bytes = 0
@@ -56,11 +58,13 @@ class Memory:
     def add(self, num_bytes: int) -> None:
         """Count bytes that are held for a client from now on; negative: not any more."""
         self.client_bytes += num_bytes
-        self._adapt()
+        if self.client_bytes > self._calm_bytes or self.window_bytes != self._settings.credit_bytes:
+            self._adapt()
 
     def set_rings(self, num_bytes: int) -> None:
         """Count the rings anew."""
         self.ring_bytes = num_bytes
+        self._calm_bytes = self._settings.memory_soft_bytes - num_bytes
         self._adapt()
 
     def surplus(self, clients: Iterable[Client], now_s: float) -> list[Client]:
