@@ -52,6 +52,19 @@ def test_a_poller_that_fell_behind_is_told_of_a_gap() -> None:
     assert hub.since(start, hub.top).gap is True
 
 
+def test_the_books_say_where_everything_is() -> None:
+    """Duplicates, coalesced values and what has left the log, by class."""
+    hub, _ = make_hub(log_size=4)
+    hub.publish([draft(str(number), key=f"k{number % 5}") for number in range(7)])
+    hub.publish([draft(f"{percent} %", "run:1", coalesce_key="bar") for percent in (10, 20, 30)])
+    books = hub.books()
+
+    assert [book.imbalance() for book in books.values()] == [{}, {}]
+    assert (books["hub"].num_settled("published"), books["hub"].num_settled("duplicate")) == (8, 2)
+    assert (books["log"].num_settled("coalesced"), books["log"].num_settled("aged out")) == (2, 4)
+    assert books["log"].num_open("held") == 2
+
+
 def test_a_known_key_is_not_published_again() -> None:
     """On its channel, for its time; the answer is the first one's position."""
     hub, clock = make_hub(idempotency_ttl_s=10.0)

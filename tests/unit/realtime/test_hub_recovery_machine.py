@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fakes_cluster import FakeClock
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from realtime.hub import Hub
 from realtime.journal import JournalRecord, JournalState
@@ -185,6 +185,12 @@ class HubMachine(RuleBasedStateMachine):
     def _check_name(self, publication: Publication) -> None:
         key = (publication.channel, publication.epoch, publication.offset)
         assert self.names.setdefault(key, publication.data) == publication.data, f"{key} was used twice"
+
+    @invariant()
+    def the_books_balance(self) -> None:
+        # Before the first step there is no hub.
+        books = self.hub.books() if hasattr(self, "hub") else {}
+        assert [book.imbalance() for book in books.values()] == [{}] * len(books)
 
     # -- doing it ----------------------------------------------------------------------
 
