@@ -96,6 +96,7 @@ CLI: Mapping[str, Role | Access] = {
     # Over HTTP, by the route of the same name.
     "status": Role.VIEWER,
     "lanes": Role.VIEWER,
+    "drain": Role.ADMIN,
 }
 """Commands of ``watchfloor``."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from realtime.channels import is_channel
+from realtime.channels import is_channel, kind_of
 from realtime.publication import StreamPosition
 from serve_apps import frames
 from serve_apps.auth import Identity, Role

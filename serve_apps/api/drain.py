@@ -27,11 +27,11 @@ TIMEOUT_S = 4.0
 
 
 class DrainBody(Body):
-    """How gently, and for how long."""
+    """How gently, and for how long; both are to be said, as an empty body must close nobody's socket."""
 
-    over_s: float = Field(default=20.0, ge=0.0, le=MAX_S)
+    over_s: float = Field(ge=0.0, le=MAX_S)
     """Seconds over which the sockets are closed."""
-    hold_s: float = Field(default=60.0, ge=0.0, le=MAX_S)
+    hold_s: float = Field(ge=0.0, le=MAX_S)
     """Seconds, from now, for which newcomers are sent away; 0: take them again at once."""
     request_id: RequestId | None = None
 

@@ -12,6 +12,7 @@ Schema = dict[str, Any]
 TEXT: Schema = {"type": "string"}
 OBJECT: Schema = {"type": "object"}
 OBJECTS: Schema = {"type": "array", "items": OBJECT}
+NUMBER: Schema = {"type": "number"}
 OPTIONAL_NUMBER: Schema = {"type": ["integer", "null"]}
 
 
@@ -51,6 +52,7 @@ SHAPES: Mapping[tuple[str, str], Schema] = {
     ("GET", "/api/v1/runs/{}"): RUN,
     ("POST", "/api/v1/runs"): RUN,
     ("POST", "/api/v1/runs/{}/cancel"): RUN,
+    ("POST", "/api/v1/drain"): _holds(clients={"type": "integer"}, over_s=NUMBER, hold_s=NUMBER),
     ("GET", "/api/v1/lanes"): _holds(lanes=OBJECTS),
     ("GET", "/api/v1/models"): _holds(live=OBJECTS, versions=OBJECTS),
     ("GET", "/api/v1/dead-letters"): _holds(items=OBJECTS, next_cursor=OPTIONAL_NUMBER),

@@ -167,7 +167,7 @@ def test_every_command_is_in_the_table() -> None:
     assert {callback.__name__ for callback in callbacks if callback is not None} == set(CLI)
     for name, role in CLI.items():
         if isinstance(role, Role):
-            assert ROUTES["GET", f"/api/v1/{name}"] is role
+            assert {ROUTES.get((method, f"/api/v1/{name}")) for method in ("GET", "POST")} == {None, role}
 
 
 def test_the_walk_is_not_empty() -> None:

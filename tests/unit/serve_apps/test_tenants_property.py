@@ -90,6 +90,7 @@ POSTS = (
     "/api/v1/alerts/actions", "/api/v1/commands", "/api/v1/runs", "/api/v1/runs/{run}/cancel",
     "/api/publish", "/api/broadcast", "/api/history", "/api/presence", "/api/presence_stats", "/api/channels",
     "/api/batch", "/api/info", "/api/history_remove", "/api/disconnect", "/api/subscribe", "/api/unsubscribe",
+    "/api/v1/drain",
 )  # fmt: skip
 
 
@@ -258,6 +259,8 @@ class World:
                 "request_id": "same-for-all",
             },
             "/api/v1/runs/{run}/cancel": {},
+            # It tells nothing but a number; what it does is tested elsewhere.
+            "/api/v1/drain": {},
         }
         calls["/api/batch"] = {
             "commands": [
