@@ -83,6 +83,7 @@ class Broadcaster(BroadcastCalls):
         self._is_idle = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._sending: list[Waiting] = []
+        self._flushing = 0  # callers that wait until all is sent: progress keeps no pace then
         self._is_closing = False
         self._stop = threading.Event()
         self._is_ok = True
@@ -137,9 +138,15 @@ class Broadcaster(BroadcastCalls):
         """
         deadline_s = time.monotonic() + timeout_s
         with self._is_idle:
-            while self._buffer or self._sending:
-                if not self._is_idle.wait(max(0.0, deadline_s - time.monotonic())) and time.monotonic() >= deadline_s:
-                    return False
+            self._flushing += 1
+            self._has_work.notify_all()
+            try:
+                while self._buffer or self._sending:
+                    left_s = max(0.0, deadline_s - time.monotonic())
+                    if not self._is_idle.wait(left_s) and time.monotonic() >= deadline_s:
+                        return False
+            finally:
+                self._flushing -= 1
         return True
 
     def health(self) -> BroadcastHealth:
@@ -281,11 +288,11 @@ class Broadcaster(BroadcastCalls):
     def _run(self) -> None:
         while True:
             with self._lock:
-                while not self._buffer and not self._is_closing:
-                    self._has_work.wait(IDLE_WAIT_S)
+                while not self._is_closing and (wait_s := self._wait_s()) > 0:
+                    self._has_work.wait(wait_s)
                 if self._is_closing:
                     break
-                self._sending = self._buffer.take(self._settings.batch_size, self._settings.batch_max_bytes)
+                self._sending = self._take_batch()
                 self._has_room.notify_all()
             try:
                 self._send(list(self._sending))
@@ -300,6 +307,17 @@ class Broadcaster(BroadcastCalls):
             self._failure_log.write()
         if self._transport is not None:
             self._transport.close()
+
+    def _wait_s(self) -> float:
+        wait_s = self._buffer.wait_s(self._clock.monotonic_s())
+        if wait_s is None:
+            return IDLE_WAIT_S
+        return 0.0 if self._flushing else wait_s
+
+    def _take_batch(self) -> list[Waiting]:
+        settings, is_flushing = self._settings, self._flushing > 0
+        now_s = self._clock.monotonic_s()
+        return self._buffer.take(settings.batch_size, settings.batch_max_bytes, now_s, at_once=is_flushing)
 
     def _send(self, batch: list[Waiting]) -> None:
         while batch:
@@ -370,7 +388,8 @@ class Broadcaster(BroadcastCalls):
 
     def _drop_rest(self) -> None:
         with self._lock:
-            while rest := self._buffer.take(self._settings.batch_size, self._settings.batch_max_bytes):
+            self._flushing += 1
+            while rest := self._take_batch():
                 self._drop_waiting(rest, "closed")
 
     def _drop_sent(self, count: int, reason: str) -> None:

@@ -4,7 +4,8 @@ Pure state: no thread, no clock, no network; the owner serialises access. Invari
 channel's messages leave in the order in which they came, whatever their class; the channel
 with the most urgent message goes first, with whatever stands before that message, so an
 urgent one waits for its own channel at most; of a progress bar only the latest value waits,
-and that one is displaced only by too many other bars.
+and that one is displaced only by too many other bars. Progress leaves at a pace: a flood of
+it must not fill the way of everything else, in the hub and in the gateways either.
 """
 
 from collections import OrderedDict
@@ -16,6 +17,9 @@ from realtime.settings import BroadcastSettings
 
 RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 """Classes as numbers, most urgent first."""
+_PACED = RANKS[Priority.PROGRESS]
+BURST_S = 0.05
+"""Progress leaves in bursts of so many seconds' worth."""
 OLDEST_EVERY = 16
 """One message in so many is the oldest of all, whatever its class: a flood delays the others, and starves none."""
 
@@ -74,6 +78,7 @@ class SendBuffer:
         self._bars: OrderedDict[tuple[str, str], Waiting] = OrderedDict()
         self._next_order = 0
         self._next_oldest = OLDEST_EVERY
+        self._progress_from_s = 0.0
         self._lane_count = 0
         self._lane_bytes = 0
         self._bar_bytes = 0
@@ -110,19 +115,38 @@ class SendBuffer:
         self._enqueue(waiting)
         return Offer(is_accepted=True, displaced=tuple(displaced)) if displaced else _ACCEPTED
 
-    def take(self, max_count: int, max_bytes: int) -> list[Waiting]:
-        """Remove and return the next messages, most urgent channel first; at least one if any waits."""
+    def wait_s(self, now_s: float) -> float | None:
+        """Return in how many seconds something can be taken; None: nothing waits."""
+        if any(self._turns[:_PACED]):
+            return 0.0
+        return max(0.0, self._progress_from_s - now_s) if self._turns[_PACED] else None
+
+    def take(self, max_count: int, max_bytes: int, now_s: float, *, at_once: bool = False) -> list[Waiting]:
+        """Remove and return the next messages, most urgent channel first; at least one if ``wait_s`` is 0.
+
+        Args:
+            max_count: messages at most.
+            max_bytes: bytes of payload at most, but for a single message.
+            now_s: monotonic seconds, for the pace of progress.
+            at_once: leave that pace out: the process is about to end.
+        """
         taken: list[Waiting] = []
         taken_bytes = 0
+        burst = max_count if at_once else max(1, int(self._settings.progress_per_s * BURST_S))
+        left = burst if at_once or now_s >= self._progress_from_s else 0
+        began_with = left
         while len(taken) < max_count:
-            head = self._head()
+            head, is_paced = self._head(has_progress=left > 0)
             if head is None or (taken and taken_bytes + len(head.draft.data) > max_bytes):
                 break
             taken_bytes += len(head.draft.data)
             taken.append(head)
+            left -= is_paced
             self._remove(head)
             self._pass_turn(head.draft.channel)
             self._next_oldest = OLDEST_EVERY if self._next_oldest == 0 else self._next_oldest - 1
+        if left < began_with:
+            self._progress_from_s = now_s + (began_with - left) / self._settings.progress_per_s
         return taken
 
     def _offer_bar(self, waiting: Waiting, key: tuple[str, str]) -> Offer:
@@ -159,16 +183,21 @@ class SendBuffer:
                 return next(iter(lane.values()))
         return None
 
-    def _head(self) -> Waiting | None:
+    def _head(self, *, has_progress: bool) -> tuple[Waiting | None, bool]:
+        """Return what leaves next, and whether it counts against the pace of progress."""
         if self._next_oldest == 0:
-            lanes = [*self._lanes, self._bars]
-            heads = [next(iter(lane.values())) for lane in lanes if lane]  # type: ignore[attr-defined]
-            return min(heads, key=lambda waiting: waiting.order, default=None)
-        for turns in self._turns:
-            if turns:
-                queue = next(iter(turns.values()))
-                return next(iter(queue.waiting.values()))
-        return None
+            heads = [next(iter(lane.values())) for lane in self._lanes if lane]
+            if self._bars and has_progress:
+                heads.append(next(iter(self._bars.values())))
+            oldest = min(heads, key=lambda waiting: waiting.order, default=None)
+            if oldest is not None:
+                # Of its channel whatever stands before it goes first, which is no older than all others.
+                queue = self._channels[oldest.draft.channel]
+                return next(iter(queue.waiting.values())), queue.rank == _PACED
+        for rank, turns in enumerate(self._turns):
+            if turns and (rank != _PACED or has_progress):
+                return next(iter(next(iter(turns.values())).waiting.values())), rank == _PACED
+        return None, False
 
     def _enqueue(self, waiting: Waiting) -> None:
         self._next_order += 1

@@ -79,6 +79,8 @@ class BroadcastSettings:
     """Bytes of payload that wait in this process at a time."""
     progress_keys: int = 1_024
     """Progress bars that this process may move at a time; each holds its latest value only."""
+    progress_per_s: int = 1_000
+    """Values of progress bars sent per second; more wait, and only the latest of a bar does. A flush sends them all."""
     block_s: float = 0.05
     """Longest time a call waits for room in a full buffer, in seconds; progress never waits."""
     batch_size: int = 256
@@ -93,7 +95,9 @@ class BroadcastSettings:
     """Time that a process waits at its end for its last broadcasts, in seconds."""
 
     def __post_init__(self) -> None:
-        for name in ("buffer_size", "buffer_max_bytes", "progress_keys", "batch_size", "batch_max_bytes"):
+        for name in (
+            "buffer_size", "buffer_max_bytes", "progress_keys", "progress_per_s", "batch_size", "batch_max_bytes",
+        ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("block_s", "exit_flush_s"):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ def draft(data: str, priority: Priority = Priority.NORMAL, bar: str | None = Non
 
 
 def taken(buffer: SendBuffer, max_count: int = 100, max_bytes: int = 10_000) -> list[str]:
-    return [waiting.draft.data.decode() for waiting in buffer.take(max_count, max_bytes)]
+    return [waiting.draft.data.decode() for waiting in buffer.take(max_count, max_bytes, 1.0)]
 
 
 def test_messages_of_a_channel_leave_in_the_order_of_the_calls() -> None:
@@ -83,10 +84,13 @@ def test_whatever_comes_and_goes_each_message_leaves_once_and_in_its_channels_or
         gone += len(offer.displaced)
         coalesced += offer.coalesced
         refused += not offer.is_accepted
-        batch = buffer.take(count, 10_000) if count else []
+        batch = buffer.take(count, 10_000, 1.0, at_once=True) if count else []
         left += [f"{waiting.draft.channel} {waiting.draft.data.decode()}" for waiting in batch]
         assert len(buffer) == len(list(buffer)) == number + 1 - len(left) - gone - coalesced - refused
-    left += [f"{waiting.draft.channel} {waiting.draft.data.decode()}" for waiting in buffer.take(1000, 10_000)]
+    left += [
+        f"{waiting.draft.channel} {waiting.draft.data.decode()}"
+        for waiting in buffer.take(1000, 10_000, 1.0, at_once=True)
+    ]
 
     assert (len(buffer), buffer.num_bytes, len(set(left))) == (0, 0, len(left))
     assert len(left) + gone + coalesced + refused == len(steps)
@@ -149,3 +153,21 @@ def test_too_many_bars_displace_the_oldest() -> None:
     offers = [buffer.offer(draft(name, bar=name), 0.0) for name in "abc"]
 
     assert ([waiting.draft.data for waiting in offers[2].displaced], taken(buffer)) == ([b"a"], ["b", "c"])
+
+
+def test_progress_leaves_at_its_pace_and_everything_else_at_once() -> None:
+    """A flood of bars fills a twentieth of a second's worth at a time; a completion takes its bar along."""
+    buffer = make_buffer(progress_per_s=40)
+    for number in range(10):
+        buffer.offer(draft(f"{number} %", bar="bar", channel=f"run:{number}"), 0.0)
+    buffer.offer(draft("done", Priority.HIGH, channel="run:9"), 0.0)
+    buffer.offer(draft("alert", Priority.CRITICAL, channel="noc:all"), 0.0)
+
+    def leaving(now_s: float, **options: bool) -> list[str]:
+        return [waiting.draft.data.decode() for waiting in buffer.take(100, 10_000, now_s, **options)]
+
+    assert leaving(1.0) == ["alert", "9 %", "done", "0 %", "1 %"]
+    assert (buffer.wait_s(1.0), leaving(1.01)) == (pytest.approx(0.05), [])
+    assert leaving(1.05) == ["2 %", "3 %"]
+    assert leaving(1.06, at_once=True) == ["4 %", "5 %", "6 %", "7 %", "8 %"]
+    assert buffer.wait_s(2.0) is None
