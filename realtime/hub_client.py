@@ -1,9 +1,11 @@
-"""Typed front of the hub's actor: time-outs, retries and our errors instead of Ray's.
+"""Typed front of the hub: time-outs, retries and our errors instead of Ray's and the socket's.
 
-Holds one handle for its life: a look-up by name blocks while the GCS is away, so it
-happens once, and again only after the actor behind the handle has died for good.
-Invariant: a publish is repeated under the batch name of its first try, so however often
-it is sent, the hub appends each draft once.
+A process on the hub's node talks to it over its Unix socket, whose address the actor gives;
+any other process, and any call that the socket cannot carry, takes the actor. Holds one
+handle for its life: a look-up by name blocks while the GCS is away, so it happens once, and
+again only after the actor behind the handle has died for good.
+Invariant: a publish is repeated under the batch name of its first try, so however often and
+whichever way it is sent, the hub appends each draft once.
 """
 
 import asyncio
@@ -11,8 +13,11 @@ import itertools
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError
@@ -20,7 +25,10 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 from cluster import names
 from realtime import wire
 from realtime.backoff import Backoff
-from realtime.errors import HubNotFoundError, HubUnavailableError
+from realtime.errors import HubNotFoundError, HubRefusedError, HubUnavailableError
+from realtime.hub_client_socket import AsyncConnection, BlockingConnection
+from realtime.hub_frames import SocketAddress
+from realtime.hub_route import Route
 from realtime.publication import Draft, StreamPosition
 from realtime.replies import Cursor, HistoryReply, HubStats, PollReply
 
@@ -30,6 +38,13 @@ ATTEMPT_TIMEOUT_S = 2.0
 """A lost reply is noticed after this; the same batch is then sent again."""
 POLL_GRACE_S = 5.0
 """What a poll's reply may take beyond the time the hub was asked to wait."""
+CONNECT_TIMEOUT_S = 1.0
+MAX_IDLE_CONNECTIONS = 4
+"""Connections kept for threads; more are opened while more threads publish at once."""
+
+BY_SOCKET = frozenset({"publish", "poll", "history", "positions"})
+AWAY = (RayActorError, ActorUnavailableError, GetTimeoutError, TimeoutError)
+"""How a hub shows that it does not answer, by the actor or by the socket."""
 
 
 class HubClient:
@@ -41,6 +56,11 @@ class HubClient:
         self._batch_prefix = secrets.token_hex(8)
         self._batches = itertools.count()
         self._looking_up: asyncio.Task[None] | None = None
+        self._route = Route()
+        self._idle: list[BlockingConnection] = []
+        self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, _Link] = WeakKeyDictionary()
+        self.calls: Counter[str] = Counter()
+        """Answered calls of this client by their way, ``socket`` or ``actor``."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return HubClient, (self._handle,)
@@ -85,12 +105,20 @@ class HubClient:
             return []
         sent, batch = wire.write_drafts(drafts), batch or self._next_batch()
         deadline_s, backoff = time.monotonic() + timeout_s, Backoff()
+        may_use_socket = True
         while True:
             try:
+                if may_use_socket:
+                    may_use_socket = False
+                    with suppress(ConnectionError, HubRefusedError):
+                        answer = self._publish_by_socket(batch, sent, deadline_s)
+                        if answer is not None:
+                            return [wire.read_position(position) for position in answer]
                 ref = self._handle.publish.remote(batch, sent)
-                positions = ray.get(ref, timeout=_attempt_s(deadline_s, ATTEMPT_TIMEOUT_S))
-                return [wire.read_position(position) for position in positions]
-            except (RayActorError, ActorUnavailableError, GetTimeoutError) as error:
+                answer = ray.get(ref, timeout=_attempt_s(deadline_s, ATTEMPT_TIMEOUT_S))
+                self.calls["actor"] += 1
+                return [wire.read_position(position) for position in answer]
+            except AWAY as error:
                 pause_s = backoff.next_pause_s()
                 if time.monotonic() + pause_s >= deadline_s:
                     raise HubUnavailableError("publish", timeout_s, type(error).__name__) from error
@@ -144,17 +172,114 @@ class HubClient:
     async def _ask(self, operation: str, timeout_s: float, attempt_s: float, *args: Any) -> Any:
         # Every operation may be repeated: reads change nothing, and publish names its batch.
         deadline_s, backoff = time.monotonic() + timeout_s, Backoff()
+        may_use_socket = operation in BY_SOCKET
         while True:
             try:
+                if may_use_socket:
+                    may_use_socket = False
+                    with suppress(ConnectionError, HubRefusedError):
+                        connection = await self._connection()
+                        if connection is not None:
+                            async with asyncio.timeout(_attempt_s(deadline_s, attempt_s)):
+                                answer = await connection.ask(operation, args)
+                            self.calls["socket"] += 1
+                            return answer
                 ref = getattr(self._handle, operation).remote(*args)
-                return await asyncio.wait_for(_answer(ref), _attempt_s(deadline_s, attempt_s))
-            except (RayActorError, ActorUnavailableError, TimeoutError) as error:
+                answer = await asyncio.wait_for(_answer(ref), _attempt_s(deadline_s, attempt_s))
+            except AWAY as error:
                 pause_s = backoff.next_pause_s()
                 if time.monotonic() + pause_s >= deadline_s:
                     raise HubUnavailableError(operation, timeout_s, type(error).__name__) from error
                 await asyncio.sleep(pause_s)
                 if isinstance(error, ActorDiedError):
                     await self._look_up_in_thread(deadline_s)
+            else:
+                self.calls["actor"] += 1
+                return answer
+
+    # -- the socket --------------------------------------------------------------------
+
+    def _publish_by_socket(self, batch: str, sent: list[wire.WireDraft], deadline_s: float) -> Any:
+        """Return the hub's answer; None when there is no socket for this process."""
+        connection = self._borrow(deadline_s)
+        if connection is None:
+            return None
+        try:
+            answer = connection.ask("publish", (batch, sent), _attempt_s(deadline_s, ATTEMPT_TIMEOUT_S))
+        finally:
+            self._give_back(connection)
+        self.calls["socket"] += 1
+        return answer
+
+    def _borrow(self, deadline_s: float) -> BlockingConnection | None:
+        while self._idle:
+            with suppress(IndexError):  # another thread was faster
+                connection = self._idle.pop()
+                if connection.is_open:
+                    return connection
+                connection.close()
+        if not self._route.may_try(time.monotonic()):
+            return None
+        address = self._route.address
+        if address is None:
+            ask = getattr(self._handle, "socket_address", None)
+            found = ask and ray.get(ask.remote(), timeout=_attempt_s(deadline_s, ATTEMPT_TIMEOUT_S))
+            address = SocketAddress(*found) if found else None
+        opened = None
+        if address is not None:
+            try:
+                opened = BlockingConnection(address, CONNECT_TIMEOUT_S)
+            except (OSError, HubRefusedError) as error:
+                logger.debug("the hub's socket cannot be used: %s", error)
+        self._note(address, is_reached=opened is not None)
+        return opened
+
+    def _give_back(self, connection: BlockingConnection) -> None:
+        if connection.is_open and len(self._idle) < MAX_IDLE_CONNECTIONS:
+            self._idle.append(connection)
+        else:
+            connection.close()
+            self._route.lost(connection.address)
+
+    async def _connection(self) -> AsyncConnection | None:
+        """Return this loop's connection; None when there is no socket for this process."""
+        loop = asyncio.get_running_loop()
+        link = self._links.get(loop)
+        if link is None:
+            link = self._links[loop] = _Link()
+        if link.connection is not None:
+            if link.connection.is_open:
+                return link.connection
+            self._route.lost(link.connection.address)
+            link.connection = None
+        if link.opening is None or link.opening.done():
+            if not self._route.may_try(time.monotonic()):
+                return None
+            link.opening = asyncio.create_task(self._open(link), name="hub-connect")
+            link.opening.add_done_callback(_heard)
+        await asyncio.shield(link.opening)
+        return link.connection
+
+    async def _open(self, link: "_Link") -> None:
+        address = self._route.address
+        if address is None:
+            ask = getattr(self._handle, "socket_address", None)
+            found = ask and await asyncio.wait_for(_answer(ask.remote()), ATTEMPT_TIMEOUT_S)
+            address = SocketAddress(*found) if found else None
+        if address is not None:
+            try:
+                link.connection = await AsyncConnection.open(address, CONNECT_TIMEOUT_S)
+            except (OSError, HubRefusedError) as error:
+                logger.debug("the hub's socket cannot be used: %s", error)
+        self._note(address, is_reached=link.connection is not None)
+
+    def _note(self, address: SocketAddress | None, *, is_reached: bool) -> None:
+        if address is not None and is_reached:
+            self._route.reached(address)
+        else:
+            self._route.unreachable(time.monotonic())
+
+    # -- the actor ---------------------------------------------------------------------
 
     async def _look_up_in_thread(self, deadline_s: float) -> None:
         # One look-up at a time, shared by all callers of this loop: while the GCS is away
@@ -171,6 +296,20 @@ class HubClient:
 
     def _next_batch(self) -> str:
         return f"{self._batch_prefix}-{next(self._batches)}"
+
+
+class _Link:
+    """One event loop's connection, or the making of it."""
+
+    def __init__(self) -> None:
+        self.connection: AsyncConnection | None = None
+        self.opening: asyncio.Task[None] | None = None
+
+
+def _heard(opening: "asyncio.Task[None]") -> None:
+    # Whoever waited may have been cancelled; an error that nobody asks for is logged as a defect.
+    if not opening.cancelled():
+        opening.exception()
 
 
 def _look_up() -> Any:

@@ -24,7 +24,23 @@ def write_drafts(drafts: Sequence[Draft]) -> list[WireDraft]:
 
 
 def read_drafts(wire: Sequence[WireDraft]) -> list[Draft]:
-    return [Draft(channel, data, _PRIORITIES[priority], key, latest) for channel, data, priority, key, latest in wire]
+    """Return the drafts of a publish.
+
+    Raises:
+        TypeError: a field is of another type; ``Draft`` itself checks what the fields say.
+    """
+    drafts = []
+    for channel, data, priority, key, latest in wire:
+        # What is accepted here reaches the journal, which knows how to write these types only.
+        if not (
+            isinstance(channel, str)
+            and isinstance(data, bytes)
+            and (key is None or isinstance(key, str))
+            and (latest is None or isinstance(latest, str))
+        ):
+            raise TypeError("a draft has a field of a wrong type")
+        drafts.append(Draft(channel, data, _PRIORITIES[priority], key, latest))
+    return drafts
 
 
 def write_position(position: StreamPosition) -> WirePosition:
@@ -33,6 +49,10 @@ def write_position(position: StreamPosition) -> WirePosition:
 
 def read_position(wire: WirePosition) -> StreamPosition:
     return StreamPosition(*wire)
+
+
+def write_positions(positions: Sequence[StreamPosition]) -> list[WirePosition]:
+    return [(position.epoch, position.offset) for position in positions]
 
 
 def write_poll(reply: PollReply) -> WirePoll:

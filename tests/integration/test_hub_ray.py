@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import ray
+from contract.hub_contract import HubContract
 
 from cluster import names
 from cluster.embedded import Credentials, EmbeddedService, EmbeddedSettings, redis_service
@@ -84,6 +85,47 @@ def end_for_good() -> None:
 def kill_process() -> None:
     handle: Any = ray.get_actor(names.HUB, namespace=names.NAMESPACE)
     os.kill(ray.get(handle.__ray_call__.remote(lambda _self: os.getpid()), timeout=20), signal.SIGKILL)
+
+
+class OnlyActor:
+    """The hub's handle as a process sees it that the hub's socket is out of reach for."""
+
+    def __init__(self, handle: Any) -> None:
+        self.publish, self.poll, self.history, self.positions = (
+            handle.publish, handle.poll, handle.history, handle.positions,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def contract_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One hub for the contract, as its calls do not disturb each other; it has no journal."""
+    get_or_create_hub(Settings(data_dir=str(tmp_path_factory.mktemp("hub"))))
+    yield ray.get_actor(names.HUB, namespace=names.NAMESPACE)
+    end_for_good()
+
+
+class TestBySocket(HubContract):
+    """A process on the hub's node."""
+
+    @pytest.fixture
+    def hub(self, contract_hub: Any) -> HubClient:
+        return HubClient(contract_hub)
+
+    @pytest.fixture
+    def way(self) -> str:
+        return "socket"
+
+
+class TestByActor(HubContract):
+    """A process that has only the actor."""
+
+    @pytest.fixture
+    def hub(self, contract_hub: Any) -> HubClient:
+        return HubClient(OnlyActor(contract_hub))
+
+    @pytest.fixture
+    def way(self) -> str:
+        return "actor"
 
 
 class Reader:
@@ -197,6 +239,7 @@ async def test_a_killed_hub_loses_nothing_that_it_confirmed(hub: HubClient) -> N
     assert [publication.data for publication in reader.received] == [data for data, _ in confirmed]
     assert [publication.position for publication in reader.received] == [position for _, position in confirmed]
     assert reader.lost_its_place == 0
+    assert hub.calls["socket"] > hub.calls["actor"]
 
 
 async def test_a_repeated_key_is_published_once_although_the_hub_died_in_between(

@@ -16,6 +16,8 @@ EXAMPLES: list[errors.RealtimeError] = [
     errors.JournalUnavailableError("append", "refused"),
     errors.JournalLostError(3),
     errors.FencedError(3, 4),
+    errors.HubFrameError("no request"),
+    errors.HubRefusedError("history", "too large"),
     errors.TransportError("hub", "unreachable", False, 2),
 ]
 
