@@ -134,3 +134,15 @@ class HubRefusedError(RealtimeError):
 
     def __str__(self) -> str:
         return f"the hub's socket does not answer {self.operation!r}: {self.reason}"
+
+
+class UnreadablePayloadError(RealtimeError):
+    """A payload in the journal that no key opens; the hub begins new epochs."""
+
+    def __init__(self, key_id: str, reason: str) -> None:
+        super().__init__(key_id, reason)
+        self.key_id = key_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"a payload of the journal under key {self.key_id!r} cannot be read: {self.reason}"

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cluster import actors, names
+from cluster.errors import SettingsError
 from cluster.settings import Settings, load_section
 from cluster.socket_folder import socket_folder
 from realtime import wire
@@ -21,6 +22,7 @@ from realtime.hub_client import HubClient
 from realtime.hub_metrics import HubMetrics
 from realtime.hub_service import HubService
 from realtime.hub_socket import HubSocket
+from realtime.journal_cipher import ChannelKey, JournalCipher, parse_keys
 from realtime.journal_redis import RedisJournal
 from realtime.publication import StreamPosition
 from realtime.replies import Cursor, HubStats
@@ -34,10 +36,13 @@ METRICS_INTERVAL_S = 1.0
 class HubActor:
     """The floor's hub. Methods take and return the plain values of ``realtime.wire``."""
 
-    def __init__(self, settings: HubSettings, redis_url: str, state_dir: str) -> None:
+    def __init__(
+        self, settings: HubSettings, redis_url: str, state_dir: str, channel_keys: tuple[ChannelKey, ...] = ()
+    ) -> None:
         self._settings = settings
         self._redis_url = redis_url
         self._state_dir = Path(state_dir)
+        self._cipher = JournalCipher(channel_keys)
         # Made by the first call: a constructor of an async actor has no loop yet.
         self._starting: asyncio.Task[HubService] | None = None
         self._service: HubService | None = None
@@ -107,7 +112,9 @@ class HubActor:
         await asyncio.to_thread(actors.configure_process, "hub")
         settings = self._settings
         owner = socket.gethostname()
-        journal = RedisJournal(self._redis_url, owner, settings.journal_timeout_s) if self._redis_url else None
+        journal = (
+            RedisJournal(self._redis_url, owner, settings.journal_timeout_s, self._cipher) if self._redis_url else None
+        )
         service = HubService(settings, journal, BehindMarker(self._state_dir), owner)
         await service.start()
         self._socket = await self._listen(service)
@@ -143,8 +150,18 @@ def get_or_create_hub(settings: Settings) -> HubClient:
         SettingsError: a setting of the hub cannot be used.
     """
     state_dir = str(Path(settings.data_dir).absolute() / "hub")
+    try:
+        keys = parse_keys(settings.channel_keys)
+    except ValueError as error:
+        raise SettingsError("CHANNEL_KEYS", "", str(error)) from error
     handle = actors.get_or_create(
-        HubActor, load_section(HubSettings), settings.redis_url, state_dir, name=names.HUB, max_concurrency=2_000
+        HubActor,
+        load_section(HubSettings),
+        settings.redis_url,
+        state_dir,
+        keys,
+        name=names.HUB,
+        max_concurrency=2_000,
     )
     return HubClient(handle)
 

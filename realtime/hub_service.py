@@ -19,7 +19,13 @@ from typing import TypeVar
 
 from cluster.clock import Clock, SystemClock
 from realtime.behind_marker import BehindMarker
-from realtime.errors import FencedError, JournalLostError, JournalUnavailableError, RealtimeError
+from realtime.errors import (
+    FencedError,
+    JournalLostError,
+    JournalUnavailableError,
+    RealtimeError,
+    UnreadablePayloadError,
+)
 from realtime.hub import Hub
 from realtime.journal import Journal, JournalRecord, JournalState, Stored
 from realtime.publication import Draft, StreamPosition
@@ -259,7 +265,7 @@ class HubService:
 
     async def _begin_with(self, journal: Journal) -> None:
         try:
-            state = await journal.open()
+            state = await self._remembered(journal)
             if state is not None and await self._is_trusted(state):
                 self._hub.resume(state)
                 self._shown = self._hub.top
@@ -269,6 +275,13 @@ class HubService:
             self._hub = Hub(self._settings, self._clock)
             self._shown = self._hub.top
             await self._go_on_without(journal, str(error) or "no answer in time")
+
+    async def _remembered(self, journal: Journal) -> JournalState | None:
+        try:
+            return await journal.open()
+        except UnreadablePayloadError as error:
+            logger.warning("a new epoch begins: %s", error)
+            return None
 
     async def _is_trusted(self, state: JournalState) -> bool:
         if state.owner != self._owner:
