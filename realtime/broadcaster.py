@@ -7,10 +7,11 @@ Invariant: taken = confirmed + waiting + coalesced + dropped by reason, at every
 
 import asyncio
 import atexit
-import itertools
+import contextlib
 import logging
 import os
-import secrets
+import select
+import socket
 import threading
 import time
 from collections import Counter
@@ -21,7 +22,7 @@ from typing import Any
 from cluster import metrics
 from cluster.clock import Clock, SystemClock
 from cluster.settings import Settings, load_section
-from realtime.backoff import Backoff
+from realtime.batch_sender import BatchSender
 from realtime.broadcast_calls import BroadcastCalls, Message
 from realtime.channels import kind_of
 from realtime.errors import InvalidChannelError, InvalidMessageError, TransportError
@@ -35,6 +36,10 @@ from realtime.transport import Transport, open_transport
 logger = logging.getLogger(__name__)
 
 IDLE_WAIT_S = 1.0
+CONFIRM_STEP_S = 1.0
+BELL_BYTES = 4_096
+DIRECT_MAX_BYTES = 16_384
+"""Largest payload that leaves from the caller's thread; with all before it confirmed, the socket has room for it."""
 ASYNC_STEP_S = 0.005
 
 
@@ -45,7 +50,7 @@ class BroadcastHealth:
     is_ok: bool
     """False after a failed batch, until one is confirmed again."""
     transport: str
-    """``hub``, ``http``, or ``none`` before the first batch."""
+    """``socket`` or ``actor`` of the hub, ``http``, or ``none`` before the first batch and after a failed one."""
     waiting: int
     waiting_bytes: int
     confirmed_total: int
@@ -68,8 +73,8 @@ class Broadcaster(BroadcastCalls):
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
-        self._open_transport = open_transport
         self._clock = clock or SystemClock()
+        self._sender = BatchSender(settings, open_transport, self._clock, self)
         self._buffer = SendBuffer(settings)
         # Re-entrant: a signal handler that broadcasts may interrupt a call of the same thread.
         self._lock = threading.RLock()
@@ -77,18 +82,17 @@ class Broadcaster(BroadcastCalls):
         self._has_room = threading.Condition(self._lock)
         self._is_idle = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
-        self._sending: list[Waiting] = []
+        self._is_thread_away = False  # it has left the lock, and the sender is its own
+        self._bell: tuple[socket.socket, socket.socket] | None = None
+        self._is_bell_needed = False  # it waits for the hub, and would not hear of work
         self._is_closing = False
         self._stop = threading.Event()
         self._is_ok = True
-        self._transport: Transport | None = None
         self._confirmed_total = 0
         self._coalesced_total = 0
         self._dropped: Counter[str] = Counter()
         self._last_error = ""
         self._failure_log = FailureLog(self._clock)
-        self._batch_prefix = secrets.token_hex(8)
-        self._batches = itertools.count()
 
     def publish(
         self,
@@ -131,7 +135,7 @@ class Broadcaster(BroadcastCalls):
         """
         deadline_s = time.monotonic() + timeout_s
         with self._is_idle:
-            while self._buffer or self._sending:
+            while self._buffer or not self._sender.is_idle:
                 if not self._is_idle.wait(max(0.0, deadline_s - time.monotonic())) and time.monotonic() >= deadline_s:
                     return False
         return True
@@ -141,8 +145,8 @@ class Broadcaster(BroadcastCalls):
         with self._lock:
             return BroadcastHealth(
                 is_ok=self._is_ok,
-                transport=self._transport.name if self._transport else "none",
-                waiting=len(self._buffer) + len(self._sending),
+                transport=self._sender.transport_name,
+                waiting=len(self._buffer) + self._sender.num_messages,
                 waiting_bytes=self._buffer.num_bytes,
                 confirmed_total=self._confirmed_total,
                 coalesced_total=self._coalesced_total,
@@ -155,7 +159,8 @@ class Broadcaster(BroadcastCalls):
         self.flush(self._settings.exit_flush_s if timeout_s is None else timeout_s)
         with self._lock:
             self._is_closing = True
-            self._has_work.notify_all()
+            self._sender.gives_up_soon = True
+            self._wake_thread()
             self._has_room.notify_all()
         self._stop.set()
         if self._thread is not None:
@@ -227,8 +232,39 @@ class Broadcaster(BroadcastCalls):
         if offer.is_accepted:
             if self._thread is None:
                 self._start()
-            self._has_work.notify()
+            if not self._send_at_once(draft):
+                self._wake_thread()
         return offer.is_accepted
+
+    def _send_at_once(self, draft: Draft) -> bool:
+        # A message that finds the way clear leaves from the caller's own thread: handing it to
+        # another costs more than sending it. Nothing here can wait.
+        if (
+            self._is_thread_away
+            or len(self._buffer) > 1
+            or len(draft.data) > DIRECT_MAX_BYTES
+            or not self._sender.is_smooth
+        ):
+            return False
+        self._is_thread_away = True  # a signal handler that broadcasts now must not come in between
+        try:
+            self._take_batch()
+            self._sender.send()
+        finally:
+            self._is_thread_away = False
+        self._has_work.notify()  # to await the confirmation, or to try again
+        return True
+
+    def _take_batch(self) -> None:
+        self._sender.add(self._buffer.take(self._settings.batch_size, self._settings.batch_max_bytes))
+        self._has_room.notify_all()
+
+    def _wake_thread(self) -> None:
+        self._has_work.notify()
+        if self._is_bell_needed and self._bell is not None:
+            self._is_bell_needed = False
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                self._bell[1].send(b"!")
 
     def _may_wait(self, draft: Draft) -> bool:
         return self._is_ok and not self._is_closing and draft.priority is not Priority.PROGRESS
@@ -249,85 +285,84 @@ class Broadcaster(BroadcastCalls):
     # -- the sending thread ------------------------------------------------------------
 
     def _start(self) -> None:
+        self._bell = socket.socketpair()
+        self._bell[1].setblocking(False)
         self._thread = threading.Thread(target=self._run, name="broadcaster", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        while True:
-            with self._lock:
-                while not self._buffer and not self._is_closing:
-                    self._has_work.wait(IDLE_WAIT_S)
-                if self._is_closing:
-                    break
-                self._sending = self._buffer.take(self._settings.batch_size, self._settings.batch_max_bytes)
-                self._has_room.notify_all()
+        while self._wait_for_work():
+            pause_s = 0.0
             try:
-                self._send(self._sending)
+                pause_s = self._work()
             except Exception:
                 # The thread must outlive a bug: without it every later broadcast is lost.
                 logger.exception("broadcast batch failed unexpectedly")
-                with self._lock:
-                    self._drop_waiting(self._sending, "internal")
+                self._sender.drop_all("internal")
+                self._sender.close()
             with self._lock:
-                self._sending = []
-                if not self._buffer:
+                self._is_thread_away = False
+                if not self._buffer and self._sender.is_idle:
                     self._is_idle.notify_all()
             self._failure_log.write()
-        if self._transport is not None:
-            self._transport.close()
+            if pause_s:
+                self._stop.wait(pause_s)
+        self._sender.close()
+        if self._bell is not None:
+            for end in self._bell:
+                end.close()
 
-    def _send(self, batch: list[Waiting]) -> None:
-        while batch:
-            refused = self._send_until_refused(batch)
-            if refused is None:
-                return
-            index, reason = refused
-            self._confirm(batch[:index])
-            with self._lock:
-                self._drop_waiting(batch[index : index + 1], reason)
-            batch = batch[index + 1 :]
+    def _wait_for_work(self) -> bool:
+        with self._lock:
+            while not self._buffer and self._sender.is_idle and not self._is_closing:
+                self._has_work.wait(IDLE_WAIT_S)
+            if self._is_closing and self._sender.is_idle:
+                return False
+            self._is_thread_away = True
+            if self._buffer and self._sender.has_room and not self._is_closing:
+                self._take_batch()
+            self._is_bell_needed = self._sender.has_room and self._sender.awaited is not None
+            return True
 
-    def _send_until_refused(self, batch: list[Waiting]) -> tuple[int, str] | None:
-        """Send ``batch`` until confirmed or dropped; else say which message was refused and why."""
-        name = f"{self._batch_prefix}-{next(self._batches)}"
-        drafts = [waiting.draft for waiting in batch]
-        give_up_s, backoff = self._clock.monotonic_s() + self._settings.retry_for_s, Backoff()
-        while True:
-            try:
-                if self._transport is None:
-                    self._transport = self._open_transport()
-                self._transport.send(name, drafts, self._settings.confirm_timeout_s)
-            except TransportError as error:
-                with self._lock:
-                    self._last_error = str(error)
-                    if error.is_final:
-                        return error.confirmed, error.reason
-                    self._is_ok = False
-                    # Those who wait for room would now wait in vain.
-                    self._has_room.notify_all()
-                    if self._is_closing or self._clock.monotonic_s() >= give_up_s:
-                        self._drop_waiting(batch, error.reason)
-                        return None
-                self._reset_transport()
-                self._stop.wait(backoff.next_pause_s())
-            else:
-                self._confirm(batch)
-                return None
+    def _work(self) -> float:
+        """Send what can be sent, or wait for a confirmation and for further work, whichever comes first."""
+        awaited = self._sender.awaited
+        if awaited is None:
+            return self._sender.send()
+        assert self._bell is not None
+        bell = self._bell[0].fileno()
+        # Not select.select: a gateway has more open files than that can name.
+        poll = select.poll()
+        for number in (awaited, bell) if self._sender.has_room else (awaited,):
+            poll.register(number, select.POLLIN)
+        readable = {number for number, _ in poll.poll(1000 * CONFIRM_STEP_S)}
+        if bell in readable:
+            self._bell[0].recv(BELL_BYTES)
+        return self._sender.confirm() if awaited in readable else self._sender.check()
 
-    def _reset_transport(self) -> None:
-        # Opened anew for each try: the hub may have a successor, Ray may have been
-        # shut down and initialised again, the floor may listen on another port.
-        if self._transport is not None:
-            self._transport.close()
-        self._transport = None
+    # -- what the sender tells ---------------------------------------------------------
 
-    def _confirm(self, batch: list[Waiting]) -> None:
+    def on_failure(self, error: TransportError) -> None:
+        """See ``batch_sender.Outcome``."""
+        with self._lock:
+            self._last_error = str(error)
+            self._is_ok = False
+            # Those who wait for room would now wait in vain.
+            self._has_room.notify_all()
+
+    def on_dropped(self, messages: list[Waiting], reason: str) -> None:
+        """See ``batch_sender.Outcome``."""
+        with self._lock:
+            self._drop_waiting(messages, reason)
+
+    def on_confirmed(self, messages: list[Waiting]) -> None:
+        """See ``batch_sender.Outcome``."""
         now_s = self._clock.monotonic_s()
         # Counted by label first: looking a label up costs more than all else here, and this
         # thread shares one interpreter with the callers.
         called_at_s: dict[str, list[float]] = {}
         classes: Counter[tuple[str, str]] = Counter()
-        for waiting in batch:
+        for waiting in messages:
             kind = kind_of(waiting.draft.channel)
             called_at_s.setdefault(kind, []).append(waiting.called_at_s)
             classes[kind, waiting.draft.priority] += 1
@@ -339,7 +374,7 @@ class Broadcaster(BroadcastCalls):
                 duration.observe(now_s - time_s)
         with self._lock:
             self._is_ok = True
-            self._confirmed_total += len(batch)
+            self._confirmed_total += len(messages)
 
     def _drop_rest(self) -> None:
         with self._lock:

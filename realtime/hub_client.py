@@ -126,6 +126,19 @@ class HubClient:
                 if isinstance(error, ActorDiedError):
                     self._look_up_again()
 
+    def open_pipe(self, timeout_s: float) -> BlockingConnection | None:
+        """Return a connection of the caller's own, for publishes that do not wait for each other.
+
+        None when there is no socket for this process. The caller closes it.
+
+        Raises:
+            HubUnavailableError: the hub did not answer.
+        """
+        try:
+            return self._borrow(time.monotonic() + timeout_s)
+        except AWAY as error:
+            raise HubUnavailableError("open_pipe", timeout_s, type(error).__name__) from error
+
     async def poll(self, cursor: Cursor | None, timeout_s: float = 25.0) -> PollReply:
         """Return what any channel got since ``cursor``; waits up to ``timeout_s`` for news.
 

@@ -10,7 +10,8 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from realtime.errors import HubFrameError, HubRefusedError
@@ -78,28 +79,55 @@ class BlockingConnection(_Connection):
             self.close()
             raise
 
+    def fileno(self) -> int:
+        """Return the socket's number, for ``select``."""
+        return self._socket.fileno()
+
     def ask(self, operation: str, arguments: Sequence[Any], timeout_s: float) -> Any:
         """Return the hub's answer.
 
         Raises:
             ConnectionError, TimeoutError, HubRefusedError: see the module.
         """
-        number, frame = self._request(operation, arguments)
         deadline_s = time.monotonic() + timeout_s
-        try:
-            self._socket.settimeout(timeout_s)
-            self._socket.sendall(frame)
-            while True:
+        number = self.begin(operation, arguments, timeout_s)
+        while True:
+            for answered, value, reason in self.replies(deadline_s - time.monotonic()):
                 # Answers to requests that timed out come late, before this one's.
-                for answered, value, reason in self._replies(self._socket.recv(READ_BYTES)):
-                    if answered != number:
-                        continue
-                    if reason is not None:
-                        raise HubRefusedError(operation, reason)
-                    return value
-                self._socket.settimeout(max(0.001, deadline_s - time.monotonic()))
+                if answered != number:
+                    continue
+                if reason is not None:
+                    raise HubRefusedError(operation, reason)
+                return value
+
+    def begin(self, operation: str, arguments: Sequence[Any], timeout_s: float) -> int:
+        """Send a request and return its number; the answer comes by ``replies``.
+
+        Raises:
+            ConnectionError, TimeoutError, HubRefusedError: see the module.
+        """
+        number, frame = self._request(operation, arguments)
+        with self._ending():
+            self._socket.settimeout(max(0.001, timeout_s))
+            self._socket.sendall(frame)
+        return number
+
+    def replies(self, timeout_s: float) -> list[Reply]:
+        """Wait for bytes from the hub and return the answers that they complete, perhaps none.
+
+        Raises:
+            ConnectionError, TimeoutError: see the module.
+        """
+        with self._ending():
+            self._socket.settimeout(max(0.001, timeout_s))
+            return self._replies(self._socket.recv(READ_BYTES))
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
         except TimeoutError:
-            # A part of the request may have been sent: nothing can follow it.
+            # A part of a request may have been sent: nothing can follow it.
             self.close()
             raise
         except OSError as error:

@@ -52,6 +52,7 @@ class ScriptedTransport:
     """Collects what is sent; fails while ``failure`` is set and waits while ``gate`` is closed."""
 
     name = "scripted"
+    never_blocks_when_idle = False
 
     def __init__(self) -> None:
         self.failure: TransportError | None = None
@@ -61,13 +62,20 @@ class ScriptedTransport:
         self.attempts: list[str] = []
         self.sent: list[Draft] = []
 
-    def send(self, batch: str, drafts: Sequence[Draft], timeout_s: float) -> None:
+    def send(self, batch: str, drafts: Sequence[Draft], timeout_s: float) -> int:
         self.attempts.append(batch)
         self.entered.set()
         assert self.gate.wait(10)
         if self.failure is not None:
             raise self.failure
         self.sent.extend(drafts)
+        return 1
+
+    def fileno(self) -> int:
+        raise AssertionError("nothing is awaited: send confirms")
+
+    def confirm(self, timeout_s: float) -> int:
+        raise AssertionError("nothing is awaited: send confirms")
 
     def close(self) -> None:
         """Nothing to release."""

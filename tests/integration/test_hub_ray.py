@@ -1,6 +1,7 @@
 """The hub as an actor of a real Ray, with its journal in a real Valkey."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -21,11 +22,14 @@ from cluster.embedded import Credentials, EmbeddedService, EmbeddedSettings, red
 from cluster.ports import free_port
 from cluster.process import Child
 from cluster.settings import Settings
+from realtime.broadcaster import Broadcaster
 from realtime.errors import HubNotFoundError, HubUnavailableError
 from realtime.hub_actor import get_or_create_hub
 from realtime.hub_client import HubClient
 from realtime.publication import Draft, Publication, StreamPosition
 from realtime.replies import Cursor, JournalHealth
+from realtime.settings import BroadcastSettings
+from realtime.transport import open_transport
 
 pytestmark = [pytest.mark.ray, pytest.mark.redis, pytest.mark.timeout(180)]
 
@@ -240,6 +244,47 @@ async def test_a_killed_hub_loses_nothing_that_it_confirmed(hub: HubClient) -> N
     assert [publication.position for publication in reader.received] == [position for _, position in confirmed]
     assert reader.lost_its_place == 0
     assert hub.calls["socket"] > hub.calls["actor"]
+
+
+async def test_broadcasts_arrive_once_and_in_order_although_the_hub_is_killed(hub: HubClient) -> None:
+    """Several batches are under way on the socket when it dies; each goes out again under its name."""
+    reader = Reader(hub, "noc:all")
+    await reader.begin()
+    broadcaster = Broadcaster(BroadcastSettings(batch_size=5), lambda: open_transport(Settings()))
+    is_over = threading.Event()
+    sent = 0
+
+    def broadcast() -> None:
+        nonlocal sent
+        while not is_over.is_set():
+            for _ in range(7):
+                assert broadcaster.publish("noc:all", "x", {"n": sent})
+                sent += 1
+            time.sleep(0.002)
+
+    broadcasting = asyncio.create_task(asyncio.to_thread(broadcast))
+    ways = set()
+    for kill in (True, True, False):
+        async with asyncio.timeout(60):
+            before = len(reader.received)
+            while len(reader.received) < before + 300:
+                await reader.read()
+        ways.add(broadcaster.health().transport)
+        if kill:
+            await asyncio.to_thread(kill_process)
+    is_over.set()
+    await broadcasting
+    assert await asyncio.to_thread(broadcaster.flush, 40)
+    async with asyncio.timeout(60):
+        while len(reader.received) < sent:
+            await reader.read()
+    health = broadcaster.health()
+    await asyncio.to_thread(broadcaster.close)
+
+    numbers = [json.loads(publication.data)["data"]["n"] for publication in reader.received]
+    assert numbers == list(range(sent))
+    assert (health.confirmed_total, health.waiting, health.dropped_by_reason) == (sent, 0, {})
+    assert "socket" in ways
 
 
 async def test_a_repeated_key_is_published_once_although_the_hub_died_in_between(
