@@ -100,7 +100,7 @@ class OnlyActor:
         )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def contract_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One hub for the contract, as its calls do not disturb each other; it has no journal."""
     get_or_create_hub(Settings(data_dir=str(tmp_path_factory.mktemp("hub"))))
@@ -260,7 +260,7 @@ async def test_broadcasts_arrive_once_and_in_order_although_the_hub_is_killed(hu
             for _ in range(7):
                 assert broadcaster.publish("noc:all", "x", {"n": sent})
                 sent += 1
-            time.sleep(0.002)
+            time.sleep(0.02)
 
     broadcasting = asyncio.create_task(asyncio.to_thread(broadcast))
     ways = set()
