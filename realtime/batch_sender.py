@@ -10,6 +10,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from cluster.clock import Clock
@@ -25,13 +26,17 @@ before; many would make each batch small when it is busy."""
 
 
 class Outcome(Protocol):
-    """Who hears what became of messages."""
+    """Who hears what became of messages.
 
-    def on_confirmed(self, messages: list[Waiting]) -> None:
+    ``settle`` ends their being under way; called in the step that counts them, it makes
+    whoever looks at both meet each message once.
+    """
+
+    def on_confirmed(self, messages: list[Waiting], settle: Callable[[], object]) -> None:
         """The hub has them."""
         ...
 
-    def on_dropped(self, messages: list[Waiting], reason: str) -> None:
+    def on_dropped(self, messages: list[Waiting], reason: str, settle: Callable[[], object]) -> None:
         """They will not be sent again."""
         ...
 
@@ -63,9 +68,9 @@ class BatchSender:
         return self._transport.name if self._transport is not None else "none"
 
     @property
-    def num_messages(self) -> int:
-        """Messages under way."""
-        return sum(len(batch.messages) for batch in tuple(self._under_way))  # asked by other threads, too
+    def messages(self) -> list[Waiting]:
+        """Messages under way, in their order."""
+        return [waiting for batch in tuple(self._under_way) for waiting in batch.messages]  # other threads ask, too
 
     @property
     def is_idle(self) -> bool:
@@ -125,7 +130,7 @@ class BatchSender:
     def drop_all(self, reason: str) -> None:
         """Give up what is under way."""
         while self._under_way:
-            self._outcome.on_dropped(self._under_way.popleft().messages, reason)
+            self._outcome.on_dropped(self._under_way[0].messages, reason, self._under_way.popleft)
 
     def close(self) -> None:
         """Let the transport go; the next batch opens another."""
@@ -146,7 +151,7 @@ class BatchSender:
 
     def _on_confirmed(self, count: int) -> None:
         for _ in range(count):
-            self._outcome.on_confirmed(self._under_way.popleft().messages)
+            self._outcome.on_confirmed(self._under_way[0].messages, self._under_way.popleft)
             self._backoff = Backoff()
 
     def _face(self, error: TransportError) -> float:
@@ -156,7 +161,7 @@ class BatchSender:
         self._outcome.on_failure(error)
         now_s = self._clock.monotonic_s()
         while self._under_way and (self.gives_up_soon or now_s >= self._under_way[0].give_up_s):
-            self._outcome.on_dropped(self._under_way.popleft().messages, error.reason)
+            self._outcome.on_dropped(self._under_way[0].messages, error.reason, self._under_way.popleft)
         # Opened anew for each try: the hub may have a successor, Ray may have been
         # shut down and initialised again, the floor may listen on another port.
         self.close()
@@ -166,9 +171,9 @@ class BatchSender:
         """Drop the one message that the hub will not have; the others of its batch go on under a new name."""
         batch = next(batch for batch in self._under_way if not batch.is_sent)
         at = error.confirmed
-        self._outcome.on_confirmed(batch.messages[:at])
-        self._outcome.on_dropped(batch.messages[at : at + 1], error.reason)
-        batch.name, batch.messages = self._next_name(), batch.messages[at + 1 :]
+        self._outcome.on_confirmed(batch.messages[:at], partial(batch.shorten, at))
+        self._outcome.on_dropped(batch.messages[:1], error.reason, partial(batch.shorten, 1))
+        batch.name = self._next_name()
         if not batch.messages:
             self._under_way.remove(batch)
 
@@ -185,3 +190,7 @@ class _Batch:
         self.give_up_s = give_up_s
         self.sent_at_s = 0.0
         self.is_sent = False
+
+    def shorten(self, count: int) -> None:
+        """Let the first ``count`` messages go."""
+        self.messages = self.messages[count:]

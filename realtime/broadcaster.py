@@ -146,7 +146,7 @@ class Broadcaster(BroadcastCalls):
             return BroadcastHealth(
                 is_ok=self._is_ok,
                 transport=self._sender.transport_name,
-                waiting=len(self._buffer) + self._sender.num_messages,
+                waiting=len(self._buffer) + len(self._sender.messages),
                 waiting_bytes=self._buffer.num_bytes,
                 confirmed_total=self._confirmed_total,
                 coalesced_total=self._coalesced_total,
@@ -350,12 +350,13 @@ class Broadcaster(BroadcastCalls):
             # Those who wait for room would now wait in vain.
             self._has_room.notify_all()
 
-    def on_dropped(self, messages: list[Waiting], reason: str) -> None:
+    def on_dropped(self, messages: list[Waiting], reason: str, settle: Callable[[], object]) -> None:
         """See ``batch_sender.Outcome``."""
         with self._lock:
             self._drop_waiting(messages, reason)
+            settle()
 
-    def on_confirmed(self, messages: list[Waiting]) -> None:
+    def on_confirmed(self, messages: list[Waiting], settle: Callable[[], object]) -> None:
         """See ``batch_sender.Outcome``."""
         now_s = self._clock.monotonic_s()
         # Counted by label first: looking a label up costs more than all else here, and this
@@ -375,6 +376,7 @@ class Broadcaster(BroadcastCalls):
         with self._lock:
             self._is_ok = True
             self._confirmed_total += len(messages)
+            settle()
 
     def _drop_rest(self) -> None:
         with self._lock:

@@ -41,6 +41,7 @@ MAX_CONNECTIONS = 1_024
 """Processes of one node at a time; further ones use the actor."""
 MAX_UNDER_WAY = 64
 """Requests of one connection that wait for an answer; the next ones are not read."""
+MAX_BATCH_NAME = 128
 HELD_BYTES = 262_144
 """Replies that a peer has not read; above it nothing more is read from it."""
 TURN_BYTES = 1_048_576
@@ -215,8 +216,8 @@ class _Peer(asyncio.Protocol):
     # -- operations --------------------------------------------------------------------
 
     def _publish(self, number: int, batch: str, drafts: tuple[wire.WireDraft, ...]) -> None:
-        if not isinstance(batch, str):
-            raise TypeError("the name of a batch is text")
+        if not isinstance(batch, str) or len(batch) > MAX_BATCH_NAME:
+            raise TypeError("the name of a batch is short text")
         self._hub.service.publish_then(wire.read_drafts(drafts), batch, partial(self._on_published, number))
 
     def _on_published(self, number: int, positions: list[StreamPosition]) -> None:
@@ -232,7 +233,9 @@ class _Peer(asyncio.Protocol):
             self._polls.pop(key, None)
             self._answer(number, wire.write_poll(reply))
 
-        give_up = self._hub.service.poll_then(None if place is None else Cursor(*place), float(timeout_s), answer)
+        if not timeout_s >= 0.0:  # nor NaN, which would put the loop's timers out of order
+            raise ValueError("the time of a poll is not negative")
+        give_up = self._hub.service.poll_then(None if place is None else Cursor(*place), timeout_s, answer)
         if not is_answered:
             self._polls[key] = give_up
 

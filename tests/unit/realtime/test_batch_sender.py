@@ -1,7 +1,7 @@
 """Batches that are under way together: order, repetition and the end of each."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -69,10 +69,12 @@ class Books:
         self.dropped: list[tuple[bytes, str]] = []
         self.failures = 0
 
-    def on_confirmed(self, messages: list[Waiting]) -> None:
+    def on_confirmed(self, messages: list[Waiting], settle: Callable[[], object]) -> None:
+        settle()
         self.confirmed += [waiting.draft.data for waiting in messages]
 
-    def on_dropped(self, messages: list[Waiting], reason: str) -> None:
+    def on_dropped(self, messages: list[Waiting], reason: str, settle: Callable[[], object]) -> None:
+        settle()
         self.dropped += [(waiting.draft.data, reason) for waiting in messages]
 
     def on_failure(self, error: TransportError) -> None:
@@ -95,7 +97,7 @@ def test_several_batches_are_under_way_and_confirmed_in_order() -> None:
         assert sends.has_room
         sends.add(messages(b"%d" % number))
         assert sends.send() == 0.0
-    assert (sends.has_room, sends.num_messages, books.confirmed) == (False, WINDOW, [])
+    assert (sends.has_room, len(sends.messages), books.confirmed) == (False, WINDOW, [])
     while not sends.is_idle:
         sends.confirm()
 
@@ -168,4 +170,4 @@ def test_nothing_waits_for_ever(count: int) -> None:
     sends.send()
 
     assert sends.check() > 0.0
-    assert (sends.awaited, books.failures, sends.num_messages) == (None, 1, count)
+    assert (sends.awaited, books.failures, len(sends.messages)) == (None, 1, count)

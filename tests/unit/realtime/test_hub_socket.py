@@ -117,6 +117,8 @@ async def test_bad_bytes_end_only_their_connection(served: HubSocket, hub: HubCl
         pytest.param("publish", ("b", [("noc:all", b"", "normal", None, None)]), id="no-payload"),
         pytest.param("poll", ("x", 1.0), id="cursor-no-pair"),
         pytest.param("poll", (None, "soon"), id="time-no-number"),
+        pytest.param("poll", (None, float("nan")), id="time-not-a-number"),
+        pytest.param("publish", ("b" * 1000, [("noc:all", b"1", "normal", None, None)]), id="batch-of-a-long-name"),
         pytest.param("history", ("noc:all", None, None), id="no-limit"),
         pytest.param("positions", (7,), id="no-channels"),
     ],
