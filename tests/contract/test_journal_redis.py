@@ -1,10 +1,13 @@
 """The journal in Valkey keeps the contract, and says when Valkey is away or empty."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 import redis
+import uvloop
 from contract.journal_contract import JournalContract, OpenJournal, entry, log_mark, mark, record, state_of, store
 
 from cluster.ports import free_port
@@ -14,6 +17,7 @@ from realtime.hub_service import HubService
 from realtime.journal import JournalRecord
 from realtime.journal_cipher import ChannelKey, JournalCipher
 from realtime.journal_redis import KEY_LOG, RedisJournal
+from realtime.pipe_redis import RedisPipe
 from realtime.publication import Draft
 from realtime.settings import HubSettings
 
@@ -147,6 +151,26 @@ async def test_a_tampered_payload_begins_a_new_epoch(
     assert epochs[0] != epochs[1]
     assert "under key 'one' cannot be read" in caplog.text
     assert "hush" not in caplog.text
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_command_is_on_the_socket_when_its_call_returns(redis_url: str, run: Callable[..., None]) -> None:
+    """Whichever loop the hub runs on: readers are shown next what a killed hub must have handed over."""
+
+    async def call_and_look() -> None:
+        pipe = RedisPipe(redis_url, 5.0)
+        await (await pipe.call("PING"))
+        with redis.Redis.from_url(redis_url) as other:
+            stored = await pipe.call("SET", "handed-over", b"x" * 50_000)
+            # No await from here on: the loop cannot write anything that it has put off.
+            deadline_s = time.monotonic() + 5
+            while other.get("handed-over") is None and time.monotonic() < deadline_s:
+                time.sleep(0.01)  # noqa: ASYNC251
+            assert other.get("handed-over") is not None
+        await stored
+        await pipe.reset()
+
+    run(call_and_look())
 
 
 async def test_a_dead_valkey_is_named_in_time() -> None:
