@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 IDLE_WAIT_S = 1.0
 CONFIRM_STEP_S = 1.0
 BELL_BYTES = 4_096
+ALONE_S = 0.002
+"""Pause after which a call may send its message itself; of many in a row each would pay for waking the hub."""
 DIRECT_MAX_BYTES = 16_384
 """Largest payload that leaves from the caller's thread; with all before it confirmed, the socket has room for it."""
 ASYNC_STEP_S = 0.005
@@ -84,6 +86,7 @@ class Broadcaster(BroadcastCalls):
         self._thread: threading.Thread | None = None
         self._is_thread_away = False  # it has left the lock, and the sender is its own
         self._bell: tuple[socket.socket, socket.socket] | None = None
+        self._last_call_s = 0.0
         self._is_bell_needed = False  # it waits for the hub, and would not hear of work
         self._is_closing = False
         self._stop = threading.Event()
@@ -225,14 +228,16 @@ class Broadcaster(BroadcastCalls):
     def _offer(self, draft: Draft, run_id: str | None) -> bool:
         if self._is_closing:
             return False
-        offer = self._buffer.offer(draft, self._clock.monotonic_s(), run_id)
+        now_s = self._clock.monotonic_s()
+        is_alone, self._last_call_s = now_s - self._last_call_s > ALONE_S, now_s
+        offer = self._buffer.offer(draft, now_s, run_id)
         self._coalesced_total += offer.coalesced
         for waiting in offer.displaced:
             self._drop(waiting.draft, "displaced", waiting.run_id)
         if offer.is_accepted:
             if self._thread is None:
                 self._start()
-            if not self._send_at_once(draft):
+            if not (is_alone and self._send_at_once(draft)):
                 self._wake_thread()
         return offer.is_accepted
 
