@@ -254,6 +254,10 @@ class _Peer(asyncio.Protocol):
             frame = write_reply(number, value)
         except HubFrameError as error:
             frame = write_refusal(number, error.reason)
+        except Exception as error:
+            # The hub's own tasks call this: a value that cannot be written must not end them.
+            logger.exception("an answer of the hub cannot be written")
+            frame = write_refusal(number, type(error).__name__)
         self._settle(frame)
 
     def _settle(self, frame: bytes) -> None:
