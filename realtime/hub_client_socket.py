@@ -10,6 +10,7 @@ import itertools
 import os
 import socket
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -157,7 +158,7 @@ class AsyncConnection(_Connection):
             connection._socket.setblocking(False)
             async with asyncio.timeout(timeout_s):
                 await loop.sock_connect(connection._socket, address.path)
-                loop.add_reader(connection._socket, connection._on_readable)
+                loop.add_reader(connection._socket, _call_if_alive, weakref.ref(connection), "_on_readable")
                 await connection.ask("hello", (address.secret,))
         except BaseException:
             connection.close()
@@ -192,6 +193,13 @@ class AsyncConnection(_Connection):
             if not answer.done():
                 answer.set_exception(ConnectionResetError("the connection to the hub was closed"))
 
+    def __del__(self) -> None:
+        # Its client is gone. The loop still watches the socket, and only the loop's thread may change that.
+        if not self._is_closed and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_abandon, self._loop, self._socket)
+        else:
+            super().__del__()
+
     def _send(self, operation: str, frame: bytes) -> None:
         if self._is_closed:
             raise ConnectionResetError("the connection to the hub is closed")
@@ -210,7 +218,7 @@ class AsyncConnection(_Connection):
             self.close()
             return
         if self._unsent:
-            self._loop.add_writer(self._socket, self._on_writable)
+            self._loop.add_writer(self._socket, _call_if_alive, weakref.ref(self), "_on_writable")
         else:
             self._loop.remove_writer(self._socket)
 
@@ -226,3 +234,16 @@ class AsyncConnection(_Connection):
             answer = self._waiting.get(number)
             if answer is not None and not answer.done():
                 answer.set_result((value, reason))
+
+
+def _call_if_alive(connection: "weakref.ref[AsyncConnection]", method: str) -> None:
+    # The loop must not keep a connection alive that nobody can ask any more.
+    alive = connection()
+    if alive is not None:
+        getattr(alive, method)()
+
+
+def _abandon(loop: asyncio.AbstractEventLoop, abandoned: socket.socket) -> None:
+    loop.remove_reader(abandoned)
+    loop.remove_writer(abandoned)
+    abandoned.close()

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 import redis
 import uvloop
-from contract.journal_contract import JournalContract, OpenJournal, entry, log_mark, mark, record, state_of, store
+from contract.journal_contract import (
+    JournalContract,
+    OpenJournal,
+    entry,
+    everything_in,
+    log_mark,
+    mark,
+    record,
+    state_of,
+    store,
+)
 
 from cluster.ports import free_port
 from realtime.behind_marker import BehindMarker
@@ -85,13 +95,6 @@ class TestEncryptedRedisJournal(JournalContract):
         yield open_another
         for journal in opened:
             await journal.close()
-
-
-def everything_in(redis_url: str) -> bytes:
-    """Return all keys and values of a Valkey."""
-    with redis.Redis.from_url(redis_url) as client:
-        client.config_set("rdbcompression", "no")
-        return b"\n".join(part for key in client.scan_iter() for part in (key, client.dump(key)))
 
 
 async def test_no_payload_lies_open_in_valkey(redis_url: str) -> None:

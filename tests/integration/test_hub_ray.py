@@ -1,6 +1,7 @@
 """The hub as an actor of a real Ray, with its journal in a real Valkey."""
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import ray
 from contract.hub_contract import HubContract
+from contract.journal_contract import everything_in
 
 from cluster import names
 from cluster.embedded import Credentials, EmbeddedService, EmbeddedSettings, redis_service
@@ -64,7 +66,9 @@ def _ray() -> Iterator[None]:
 
 @pytest.fixture
 def settings(tmp_path: Path, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, data_dir=str(tmp_path))
+    return Settings(
+        redis_url=redis_url, data_dir=str(tmp_path), channel_keys=f"test:{base64.b64encode(bytes(32)).decode()}"
+    )
 
 
 @pytest.fixture
@@ -299,6 +303,7 @@ async def test_a_repeated_key_is_published_once_although_the_hub_died_in_between
     reply = await successor.history("noc:all", None, 100)
 
     assert (again, [publication.data for publication in reply.publications]) == (first, [draft.data])
+    assert draft.data not in everything_in(settings.redis_url)
 
 
 async def test_the_death_of_valkey_changes_nothing_but_health(tmp_path: Path) -> None:

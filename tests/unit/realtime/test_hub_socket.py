@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import secrets
 import socket
@@ -186,6 +187,18 @@ async def test_a_reader_that_vanishes_leaves_nothing_behind(served: HubSocket) -
 
     assert [type(end) for end in ends] == [ConnectionResetError] * 5
     assert served.peers == set()
+
+
+async def test_a_forgotten_client_gives_its_connection_back(served: HubSocket) -> None:
+    """Each task that was handed a client makes one, and none of them closes it."""
+    for _ in range(5):
+        hub = HubClient(HubHandle(served.service, served.address))
+        await hub.poll(None)
+        del hub
+        gc.collect()
+    async with asyncio.timeout(5):
+        while served.peers:  # noqa: ASYNC110 -- nothing tells
+            await asyncio.sleep(0.01)
 
 
 async def test_one_connection_too_many_takes_the_actor(served: HubSocket) -> None:
