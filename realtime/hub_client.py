@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError
@@ -26,9 +25,8 @@ from cluster import names
 from realtime import wire
 from realtime.backoff import Backoff
 from realtime.errors import HubNotFoundError, HubRefusedError, HubUnavailableError
-from realtime.hub_client_socket import AsyncConnection, BlockingConnection
-from realtime.hub_frames import SocketAddress
-from realtime.hub_route import Route
+from realtime.hub_connection_socket import BlockingConnection
+from realtime.hub_pool import Found, HubPool
 from realtime.publication import Draft, StreamPosition
 from realtime.replies import Cursor, HistoryReply, HubStats, PollReply
 
@@ -38,9 +36,6 @@ ATTEMPT_TIMEOUT_S = 2.0
 """A lost reply is noticed after this; the same batch is then sent again."""
 POLL_GRACE_S = 5.0
 """What a poll's reply may take beyond the time the hub was asked to wait."""
-CONNECT_TIMEOUT_S = 1.0
-MAX_IDLE_CONNECTIONS = 4
-"""Connections kept for threads; more are opened while more threads publish at once."""
 
 BY_SOCKET = frozenset({"publish", "poll", "history", "positions"})
 AWAY = (RayActorError, ActorUnavailableError, GetTimeoutError, TimeoutError)
@@ -56,9 +51,7 @@ class HubClient:
         self._batch_prefix = secrets.token_hex(8)
         self._batches = itertools.count()
         self._looking_up: asyncio.Task[None] | None = None
-        self._route = Route()
-        self._idle: list[BlockingConnection] = []
-        self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, _Link] = WeakKeyDictionary()
+        self._pool = HubPool(self._find_socket, self._afind_socket)
         self.calls: Counter[str] = Counter()
         """Answered calls of this client by their way, ``socket`` or ``actor``."""
 
@@ -135,7 +128,7 @@ class HubClient:
             HubUnavailableError: the hub did not answer.
         """
         try:
-            return self._borrow(time.monotonic() + timeout_s)
+            return self._pool.borrow(timeout_s)
         except AWAY as error:
             raise HubUnavailableError("open_pipe", timeout_s, type(error).__name__) from error
 
@@ -191,12 +184,12 @@ class HubClient:
                 if may_use_socket:
                     may_use_socket = False
                     with suppress(ConnectionError, HubRefusedError):
-                        connection = await self._connection()
-                        if connection is not None:
-                            async with asyncio.timeout(_attempt_s(deadline_s, attempt_s)):
+                        async with asyncio.timeout(_attempt_s(deadline_s, attempt_s)):
+                            connection = await self._pool.of_loop()
+                            if connection is not None:
                                 answer = await connection.ask(operation, args)
-                            self.calls["socket"] += 1
-                            return answer
+                                self.calls["socket"] += 1
+                                return answer
                 ref = getattr(self._handle, operation).remote(*args)
                 answer = await asyncio.wait_for(_answer(ref), _attempt_s(deadline_s, attempt_s))
             except AWAY as error:
@@ -210,89 +203,27 @@ class HubClient:
                 self.calls["actor"] += 1
                 return answer
 
-    # -- the socket --------------------------------------------------------------------
-
     def _publish_by_socket(self, batch: str, sent: list[wire.WireDraft], deadline_s: float) -> Any:
         """Return the hub's answer; None when there is no socket for this process."""
-        connection = self._borrow(deadline_s)
+        connection = self._pool.borrow(_attempt_s(deadline_s, ATTEMPT_TIMEOUT_S))
         if connection is None:
             return None
         try:
             answer = connection.ask("publish", (batch, sent), _attempt_s(deadline_s, ATTEMPT_TIMEOUT_S))
         finally:
-            self._give_back(connection)
+            self._pool.give_back(connection)
         self.calls["socket"] += 1
         return answer
 
-    def _borrow(self, deadline_s: float) -> BlockingConnection | None:
-        while self._idle:
-            with suppress(IndexError):  # another thread was faster
-                connection = self._idle.pop()
-                if connection.is_open:
-                    return connection
-                connection.close()
-        if not self._route.may_try(time.monotonic()):
-            return None
-        address = self._route.address
-        if address is None:
-            ask = getattr(self._handle, "socket_address", None)
-            found = ask and ray.get(ask.remote(), timeout=_attempt_s(deadline_s, ATTEMPT_TIMEOUT_S))
-            address = SocketAddress(*found) if found else None
-        opened = None
-        if address is not None:
-            try:
-                opened = BlockingConnection(address, CONNECT_TIMEOUT_S)
-            except (OSError, HubRefusedError) as error:
-                logger.debug("the hub's socket cannot be used: %s", error)
-        self._note(address, is_reached=opened is not None)
-        return opened
+    def _find_socket(self, timeout_s: float) -> Found:
+        ask = getattr(self._handle, "socket_address", None)
+        found: Found = None if ask is None else ray.get(ask.remote(), timeout=timeout_s)
+        return found
 
-    def _give_back(self, connection: BlockingConnection) -> None:
-        if connection.is_open and len(self._idle) < MAX_IDLE_CONNECTIONS:
-            self._idle.append(connection)
-        else:
-            connection.close()
-            self._route.lost(connection.address)
-
-    async def _connection(self) -> AsyncConnection | None:
-        """Return this loop's connection; None when there is no socket for this process."""
-        loop = asyncio.get_running_loop()
-        link = self._links.get(loop)
-        if link is None:
-            link = self._links[loop] = _Link()
-        if link.connection is not None:
-            if link.connection.is_open:
-                return link.connection
-            self._route.lost(link.connection.address)
-            link.connection = None
-        if link.opening is None or link.opening.done():
-            if not self._route.may_try(time.monotonic()):
-                return None
-            link.opening = asyncio.create_task(self._open(link), name="hub-connect")
-            link.opening.add_done_callback(_heard)
-        await asyncio.shield(link.opening)
-        return link.connection
-
-    async def _open(self, link: "_Link") -> None:
-        address = self._route.address
-        if address is None:
-            ask = getattr(self._handle, "socket_address", None)
-            found = ask and await asyncio.wait_for(_answer(ask.remote()), ATTEMPT_TIMEOUT_S)
-            address = SocketAddress(*found) if found else None
-        if address is not None:
-            try:
-                link.connection = await AsyncConnection.open(address, CONNECT_TIMEOUT_S)
-            except (OSError, HubRefusedError) as error:
-                logger.debug("the hub's socket cannot be used: %s", error)
-        self._note(address, is_reached=link.connection is not None)
-
-    def _note(self, address: SocketAddress | None, *, is_reached: bool) -> None:
-        if address is not None and is_reached:
-            self._route.reached(address)
-        else:
-            self._route.unreachable(time.monotonic())
-
-    # -- the actor ---------------------------------------------------------------------
+    async def _afind_socket(self) -> Found:
+        ask = getattr(self._handle, "socket_address", None)
+        found: Found = None if ask is None else await asyncio.wait_for(_answer(ask.remote()), ATTEMPT_TIMEOUT_S)
+        return found
 
     async def _look_up_in_thread(self, deadline_s: float) -> None:
         # One look-up at a time, shared by all callers of this loop: while the GCS is away
@@ -309,20 +240,6 @@ class HubClient:
 
     def _next_batch(self) -> str:
         return f"{self._batch_prefix}-{next(self._batches)}"
-
-
-class _Link:
-    """One event loop's connection, or the making of it."""
-
-    def __init__(self) -> None:
-        self.connection: AsyncConnection | None = None
-        self.opening: asyncio.Task[None] | None = None
-
-
-def _heard(opening: "asyncio.Task[None]") -> None:
-    # Whoever waited may have been cancelled; an error that nobody asks for is logged as a defect.
-    if not opening.cancelled():
-        opening.exception()
 
 
 def _look_up() -> Any:

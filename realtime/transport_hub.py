@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from realtime import wire
 from realtime.errors import HubRefusedError, HubUnavailableError, TransportError
 from realtime.hub_client import HubClient
-from realtime.hub_client_socket import BlockingConnection
+from realtime.hub_connection_socket import BlockingConnection
 from realtime.publication import Draft
 
 

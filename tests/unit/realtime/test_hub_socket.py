@@ -19,7 +19,7 @@ from fakes_realtime import HubHandle
 from realtime.behind_marker import BehindMarker
 from realtime.errors import HubRefusedError
 from realtime.hub_client import HubClient
-from realtime.hub_client_socket import AsyncConnection, BlockingConnection
+from realtime.hub_connection_socket import AsyncConnection, BlockingConnection
 from realtime.hub_frames import SocketAddress, write_request
 from realtime.hub_service import HubService
 from realtime.hub_socket import MAX_UNDER_WAY, HubSocket
@@ -215,7 +215,7 @@ async def test_one_connection_too_many_takes_the_actor(served: HubSocket) -> Non
 
 OTHER_USER = """
     import os, sys
-    from realtime.hub_client_socket import BlockingConnection
+    from realtime.hub_connection_socket import BlockingConnection
     from realtime.hub_frames import SocketAddress
 
     os.setuid(65534)
