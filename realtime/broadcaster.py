@@ -1,7 +1,8 @@
 """Broadcasts from any process: a call that never raises and hardly waits.
 
-The caller's thread only encodes and buffers; a thread of this module sends batches to
-the hub, or to the HTTP API outside Ray, and counts what became of every message.
+The caller's thread encodes and buffers, and sends a message that comes alone; all others
+are sent by a thread of this module, in batches, to the hub or outside Ray to the HTTP API.
+That thread also counts what became of every message.
 Invariant: taken = confirmed + waiting + coalesced + dropped by reason, at every moment.
 """
 

@@ -1,7 +1,8 @@
-"""How drafts and publications cross between the hub's actor and its clients.
+"""How drafts and publications cross between the hub and its clients, by its actor or its socket.
 
 Tuples of plain values: Ray pickles them in C, several times faster than dataclasses,
-and a hub may be older than its callers (a detached actor keeps its code). Invariant:
+MessagePack knows nothing else, and a hub may be older than its callers (a detached actor
+keeps its code). Invariant:
 ``read_x(write_x(value)) == value``.
 """
 
