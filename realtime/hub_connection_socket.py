@@ -195,7 +195,7 @@ class AsyncConnection(_Connection):
 
     def __del__(self) -> None:
         # Its client is gone. The loop still watches the socket, and only the loop's thread may change that.
-        if not self._is_closed and not self._loop.is_closed():
+        if self.is_open and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_abandon, self._loop, self._socket)
         else:
             super().__del__()
