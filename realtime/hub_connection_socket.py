@@ -26,9 +26,13 @@ MAX_UNSENT_BYTES = 4_194_304
 class _Connection:
     """What both kinds share: the socket, the frames, and an end."""
 
-    def __init__(self, address: SocketAddress) -> None:
+    def __init__(self, address: SocketAddress, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.address = address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Nobody closes a client: its connections end with it. Not in __del__, which comes too late for
+        # a socket that goes in the same collection.
+        self._release = weakref.finalize(self, _release, self._socket, loop, os.getpid())
+        self._release.atexit = False
         self._reader = FrameReader(MAX_REPLY_BYTES)
         self._numbers = itertools.count(1)
         self._pid = os.getpid()
@@ -42,9 +46,7 @@ class _Connection:
     def close(self) -> None:
         """Close it; a second call changes nothing."""
         self._is_closed = True
-        self._socket.close()
-
-    def __del__(self) -> None:
+        self._release.detach()
         self._socket.close()
 
     def _request(self, operation: str, arguments: Sequence[Any]) -> tuple[int, bytes]:
@@ -140,7 +142,7 @@ class AsyncConnection(_Connection):
     """For one event loop; any number of requests at a time. Made by ``open``."""
 
     def __init__(self, address: SocketAddress, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(address)
+        super().__init__(address, loop)
         self._loop = loop
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._unsent = bytearray()
@@ -193,13 +195,6 @@ class AsyncConnection(_Connection):
             if not answer.done():
                 answer.set_exception(ConnectionResetError("the connection to the hub was closed"))
 
-    def __del__(self) -> None:
-        # Its client is gone. The loop still watches the socket, and only the loop's thread may change that.
-        if self.is_open and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_abandon, self._loop, self._socket)
-        else:
-            super().__del__()
-
     def _send(self, operation: str, frame: bytes) -> None:
         if self._is_closed:
             raise ConnectionResetError("the connection to the hub is closed")
@@ -243,7 +238,18 @@ def _call_if_alive(connection: "weakref.ref[AsyncConnection]", method: str) -> N
         getattr(alive, method)()
 
 
-def _abandon(loop: asyncio.AbstractEventLoop, abandoned: socket.socket) -> None:
+def _release(abandoned: socket.socket, loop: asyncio.AbstractEventLoop | None, pid: int) -> None:
+    """Close the socket of a connection that is gone, and take it out of the loop that watches it."""
+    if loop is None or loop.is_closed() or pid != os.getpid():
+        abandoned.close()
+    elif loop.is_running() and asyncio._get_running_loop() is not loop:
+        # It runs in another thread, and only that one may change what it watches.
+        loop.call_soon_threadsafe(_unwatch, abandoned, loop)
+    else:
+        _unwatch(abandoned, loop)
+
+
+def _unwatch(abandoned: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
     loop.remove_reader(abandoned)
     loop.remove_writer(abandoned)
     abandoned.close()

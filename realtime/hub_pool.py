@@ -8,7 +8,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from weakref import WeakKeyDictionary
 
 from realtime.errors import HubRefusedError
 from realtime.hub_connection_socket import AsyncConnection, BlockingConnection
@@ -34,7 +33,7 @@ class HubPool:
         self._afind = afind
         self._route = Route()
         self._idle: list[BlockingConnection] = []
-        self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, _Link] = WeakKeyDictionary()
+        self._links: dict[asyncio.AbstractEventLoop, _Link] = {}
 
     def borrow(self, timeout_s: float) -> BlockingConnection | None:
         """Return a connection for the calling thread, which gives it back or closes it."""
@@ -72,6 +71,7 @@ class HubPool:
         loop = asyncio.get_running_loop()
         link = self._links.get(loop)
         if link is None:
+            self._forget_closed_loops()
             link = self._links[loop] = _Link()
         if link.connection is not None:
             if link.connection.is_open:
@@ -85,6 +85,12 @@ class HubPool:
             link.opening.add_done_callback(_heard)
         await asyncio.shield(link.opening)
         return link.connection
+
+    def _forget_closed_loops(self) -> None:
+        for loop in [loop for loop in tuple(self._links) if loop.is_closed()]:
+            link = self._links.pop(loop, None)
+            if link is not None and link.connection is not None:
+                link.connection.close()
 
     async def _open(self, link: "_Link") -> None:
         address = self._route.address or _address(await self._afind())

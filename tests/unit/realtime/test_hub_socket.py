@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,29 @@ async def test_a_forgotten_client_gives_its_connection_back(served: HubSocket) -
     async with asyncio.timeout(5):
         while served.peers:  # noqa: ASYNC110 -- nothing tells
             await asyncio.sleep(0.01)
+
+
+def test_a_client_outlives_its_event_loops(tmp_path: Path) -> None:
+    """A program that runs one loop after another keeps one connection."""
+
+    async def with_hub(work: Callable[[HubSocket], Awaitable[None]]) -> None:
+        service = HubService(HubSettings(), None, BehindMarker(tmp_path), "here")
+        await service.start()
+        served = HubSocket(service, tmp_path)
+        await served.open()
+        await work(served)
+        await served.close()
+        await service.close()
+
+    async def use_from_loops(served: HubSocket) -> None:
+        hub = HubClient(HubHandle(served.service, served.address))
+        hub._pool._route.reached(served.address)
+        for _ in range(3):
+            await asyncio.to_thread(lambda: asyncio.run(hub.positions(["noc:all"])))
+
+        assert (hub.calls, len(hub._pool._links)) == ({"socket": 3}, 1)
+
+    asyncio.run(with_hub(use_from_loops))
 
 
 async def test_one_connection_too_many_takes_the_actor(served: HubSocket) -> None:
