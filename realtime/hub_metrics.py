@@ -34,6 +34,14 @@ presence_refused = Counter(
 journal_up = Gauge("watchfloor_hub_journal_up", "1 while the journal takes what is published.", registry=REGISTRY)
 journal_lag = Gauge("watchfloor_hub_journal_lag", "Publications not yet in the journal.", registry=REGISTRY)
 
+calls = Counter(
+    "watchfloor_hub_calls", "Calls to the hub, over its Unix socket or over its actor.", ["way"], registry=REGISTRY
+)
+connections = Gauge("watchfloor_hub_connections", "Connections on the hub's Unix socket.", registry=REGISTRY)
+connections_ended = Counter(
+    "watchfloor_hub_connections_ended", "Connections that the hub ended, by reason.", ["reason"], registry=REGISTRY
+)
+
 
 class HubMetrics:
     """Turns totals into increments of the process's metrics."""
@@ -41,6 +49,7 @@ class HubMetrics:
     def __init__(self) -> None:
         self._publications: Tally[tuple[str, str]] = Tally()
         self._totals: Tally[Counter] = Tally()
+        self._labelled: Tally[tuple[Counter, str]] = Tally()
 
     def update(self, stats: HubStats) -> None:
         """Bring the metrics to ``stats``."""
@@ -51,6 +60,11 @@ class HubMetrics:
         self._advance(duplicates, stats.duplicates_total)
         self._advance(coalesced, stats.coalesced_total)
         self._advance(channels_evicted, stats.channels_evicted_total)
+        for way, total in stats.calls_by_way.items():
+            self._advance_label(calls, way, total)
+        for reason, total in stats.connections_ended.items():
+            self._advance_label(connections_ended, reason, total)
+        connections.set(stats.connections)
         channels.set(stats.channels)
         history_bytes.set(stats.history_bytes)
         pollers.set(stats.pollers)
@@ -62,3 +76,7 @@ class HubMetrics:
     def _advance(self, counter: Counter, total: int) -> None:
         counter.inc(total - self._totals[counter])
         self._totals[counter] = total
+
+    def _advance_label(self, counter: Counter, label: str, total: int) -> None:
+        counter.labels(label).inc(total - self._labelled[counter, label])
+        self._labelled[counter, label] = total

@@ -157,6 +157,10 @@ class Log:
         self._num_bytes += len(entry.publication.data)
 
     def _place_after(self, seq: int) -> int:
+        # Almost always asked of the end, and numbers jump at a restart only: count back from the top.
+        place = self._tail - (self._top - seq)
+        if self._head < place <= self._tail and self._slot(place - 1).seq == seq:
+            return place
         places = range(self._head, self._tail)
         return self._head + bisect_right(places, seq, key=lambda place: self._slot(place).seq)
 

@@ -1,7 +1,8 @@
-"""How drafts and publications cross between the hub's actor and its clients.
+"""How drafts and publications cross between the hub and its clients, by its actor or its socket.
 
 Tuples of plain values: Ray pickles them in C, several times faster than dataclasses,
-and a hub may be older than its callers (a detached actor keeps its code). Invariant:
+MessagePack knows nothing else, and a hub may be older than its callers (a detached actor
+keeps its code). Invariant:
 ``read_x(write_x(value)) == value``.
 """
 
@@ -31,10 +32,24 @@ def write_drafts(drafts: Sequence[Draft]) -> list[WireDraft]:
 
 
 def read_drafts(wire: Sequence[WireDraft]) -> list[Draft]:
-    return [
-        Draft(channel, data, _PRIORITIES[priority], key, latest, info)
-        for channel, data, priority, key, latest, info in wire
-    ]
+    """Return the drafts of a publish.
+
+    Raises:
+        TypeError: a field is of another type; ``Draft`` itself checks what the fields say.
+    """
+    drafts = []
+    for channel, data, priority, key, latest, info in wire:
+        # What is accepted here reaches the journal, which knows how to write these types only.
+        if not (
+            isinstance(channel, str)
+            and isinstance(data, bytes)
+            and (key is None or isinstance(key, str))
+            and (latest is None or isinstance(latest, str))
+            and isinstance(info, bytes)
+        ):
+            raise TypeError("a draft has a field of a wrong type")
+        drafts.append(Draft(channel, data, _PRIORITIES[priority], key, latest, info))
+    return drafts
 
 
 def write_position(position: StreamPosition) -> WirePosition:
@@ -43,6 +58,10 @@ def write_position(position: StreamPosition) -> WirePosition:
 
 def read_position(wire: WirePosition) -> StreamPosition:
     return StreamPosition(*wire)
+
+
+def write_positions(positions: Sequence[StreamPosition]) -> list[WirePosition]:
+    return [(position.epoch, position.offset) for position in positions]
 
 
 def write_poll(reply: PollReply) -> WirePoll:

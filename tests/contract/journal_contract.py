@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+import redis
 
 from realtime.errors import FencedError, JournalLostError
 from realtime.journal import Journal, JournalRecord, JournalState
@@ -49,6 +50,13 @@ async def state_of(journal: Journal) -> JournalState:
 
 async def store(journal: Journal, record: JournalRecord) -> None:
     await (await journal.append(record))
+
+
+def everything_in(redis_url: str) -> bytes:
+    """Return all keys and values of a Valkey."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.config_set("rdbcompression", "no")
+        return b"\n".join(part for key in client.scan_iter() for part in (key, client.dump(key)))
 
 
 class JournalContract:

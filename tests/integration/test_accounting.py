@@ -54,8 +54,9 @@ class LoopTransport:
     def __init__(self, service: HubService) -> None:
         self._service, self._loop = service, asyncio.get_running_loop()
 
-    def send(self, batch: str, drafts: Sequence[Draft], timeout_s: float) -> None:
+    def send(self, batch: str, drafts: Sequence[Draft], timeout_s: float) -> int:
         asyncio.run_coroutine_threadsafe(self._service.publish(drafts, batch), self._loop).result(timeout_s)
+        return 1
 
     def close(self) -> None:
         """Nothing to release."""

@@ -203,6 +203,8 @@ class HubMachine(RuleBasedStateMachine):
             self.living |= {sent.draft.data for sent in sents}
             for sent in sents:
                 sent.seq = self.hub.top
+        # What the journal had is confirmed by this answer, and not repeated once it has left the log.
+        self._confirm([])
 
     def _confirm(self, records: list[JournalRecord]) -> None:
         for record in records:
