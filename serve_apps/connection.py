@@ -17,6 +17,7 @@ from serve_apps.errors import FeedUnavailableError, FrameError, OutboxError
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.hub_feed import HubFeed
 from serve_apps.outbox import Outbox
+from serve_apps.outgoing import Frame
 from serve_apps.session import Attach, Close, Effect, Follow, Leave, ReadHistory, Refuse, Send, Session
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,11 @@ class Transport(Protocol):
     name: str
     """Its label in the metrics."""
 
-    async def send(self, text: str) -> None:
+    def send_now(self, frame: Frame) -> bool:
+        """Hand one frame over if that needs no waiting; False: nothing was sent, ``send`` it."""
+        ...
+
+    async def send(self, frame: Frame) -> None:
         """Hand one frame over; frames arrive in the order of the calls."""
         ...
 
@@ -219,8 +224,10 @@ class Connection:
                 frame = self._outbox.next_frame(time.monotonic())
                 if frame is None:
                     break
-                await self.transport.send(frame.text)
-                gateway_metrics.meter.on_frame(frame)
+                is_sent = self.transport.send_now(frame)
+                if not is_sent:
+                    await self.transport.send(frame)
+                gateway_metrics.meter.on_frame(frame, waited=not is_sent)
         except OutboxError as error:
             logger.info("connection %s: %s", self.session.client_id, error)
             self._perform_now(self.session.on_close(CloseCode.SLOW))

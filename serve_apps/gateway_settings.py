@@ -46,6 +46,10 @@ class GatewaySettings:
     """Messages joined into one outgoing frame, at most."""
     frame_bytes: int = 64 * KIB
     """Bytes joined into one outgoing frame, at most; a longer single message still goes out whole."""
+    flush_rest: float = 3.0
+    """Rest after news went to all their connections, in multiples of the time it took: messages gather meanwhile."""
+    flush_rest_max_s: float = 0.02
+    """Longest such rest, in seconds: what it may add to a message's latency."""
     max_inbound_bytes: int = 64 * KIB
     """Size of an incoming frame; a larger one closes the socket with 1009."""
     max_channels: int = 128
@@ -80,6 +84,8 @@ class GatewaySettings:
             raise ValueError(f"min_age_s must be above 0 and at most max_age_s, got {self.min_age_s}")
         if self.credit_ping_bytes * 2 > self.credit_bytes:
             raise ValueError(f"credit_ping_bytes must be at most half of credit_bytes, got {self.credit_ping_bytes}")
+        if self.flush_rest < 0 or self.flush_rest_max_s < 0:
+            raise ValueError(f"flush_rest and flush_rest_max_s must not be negative, got {self.flush_rest}")
         if self.ring_age_s <= self.credit_timeout_s:
             raise ValueError(f"ring_age_s must be above credit_timeout_s, got {self.ring_age_s}")
         if self.hub_timeout_s >= 5:

@@ -15,6 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 from realtime.publication import Priority, Publication, StreamPosition
 from serve_apps.frames import push_prefix, push_publication, unwrap
 from serve_apps.gateway_settings import GatewaySettings
+from serve_apps.outgoing import Frame, Part
 
 RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 """Priority classes as numbers, most urgent first."""
@@ -35,14 +36,11 @@ class Append(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Publications in a row, joined into the text of one frame or a part of one."""
+    """Publications in a row, joined into one frame or a part of one."""
 
-    text: str
-    num_bytes: int
+    frame: Frame
     num_lines: int
     last_offset: int
-    oldest_ms: int
-    """Time at which its first publication was published, epoch milliseconds."""
 
 
 class _Item(NamedTuple):
@@ -164,7 +162,7 @@ class ChannelRing(Generic[Follower]):
         """Return what comes after offset ``after``; None when the ring no longer has it.
 
         The same object for every connection at the same place, so that a publication is
-        joined and decoded once, however many receive it. ``has_after`` is assumed.
+        joined and framed once, however many receive it. ``has_after`` is assumed.
         """
         if after < self.floor:
             return None
@@ -187,7 +185,8 @@ class ChannelRing(Generic[Follower]):
             lines.append(text)
             num_bytes += len(text) + 1
         last_offset = self._offsets[first + len(lines) - 1]
-        return Chunk(b"\n".join(lines).decode(), num_bytes, len(lines), last_offset, self._items[first].time_ms)
+        part = Part(self.kind, len(lines), self._items[first].time_ms)
+        return Chunk(Frame(b"\n".join(lines), (part,)), len(lines), last_offset)
 
     def _publication(self, offset: int, item: "_Item") -> Publication:
         # Cut out of its line: the payload is not kept twice.

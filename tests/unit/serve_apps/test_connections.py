@@ -117,6 +117,24 @@ async def test_critical_overtakes_a_backlog(register: Connections, hub: LocalHub
     assert pushed.index("noc:all") <= 64
 
 
+async def test_news_that_gather_during_a_rest_share_frames(hub: LocalHub) -> None:
+    """After a flush the feed rests in proportion to its cost; none is lost or turned round by it."""
+    register = make(hub, flush_rest=1e9, flush_rest_max_s=0.5)
+    _, transport = await connected(register)
+    await hub.publish([draft("noc:all", 0)])
+    await transport.until(lambda made: len(made.publications("noc:all")) == 1)
+    frames = len(transport.frames)
+
+    for number in range(1, 11):
+        await hub.publish([draft("noc:all", number)])
+        await asyncio.sleep(0.001)
+    await transport.until(lambda made: len(made.publications("noc:all")) == 11)
+
+    assert [item["data"] for item in transport.publications("noc:all")] == list(range(11))
+    assert len(transport.frames) - frames <= 3
+    await register.stop()
+
+
 async def test_client_that_takes_nothing_is_closed_once(hub: LocalHub) -> None:
     """Also where the socket itself blocks the writer; and its handler's patience is set once only."""
     register = make(hub, credit_timeout_s=0.6, pong_timeout_s=0.6, ring_age_s=1.0, credit_ping_bytes=1000)
