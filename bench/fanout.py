@@ -12,11 +12,9 @@ import argparse
 import asyncio
 import contextlib
 import json
-import multiprocessing
 import os
 import tempfile
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +22,18 @@ import uvloop
 
 from bench.floor import expect, floor, name_of, said
 from bench.raw_clients import Subscriber, connect_all
+from bench.worker import GROUP, Worker
 from cluster.process import find_marked
 
-GROUP = "noc"
 LADDER = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3)
 HOLD_S = 2.5
+BURST_S = 3.0
+BURST_MOST = 6_000
+"""Fewer messages than a replica holds of one channel: a burst beyond it cuts clients off, as it should."""
 DRAIN_S = 20.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 CLIENT_LIMIT = 0.9
 """Share of a core above which the clients are taken to be the limit."""
-FILLER = {
-    "source_id": "device-0042",
-    "alert_type": "temperature_high",
-    "severity": "critical",
-    "message": "rack 7 inlet temperature above limit for 120 s " + "x" * 40,
-    "client_id": 789,
-}
-"""Makes a message about 320 bytes long."""
 
 
 def main() -> None:
@@ -68,28 +61,25 @@ class Bench:
         self._token = token
         self._num_clients = num_clients
         self._with_processes = with_processes
+        self._worker = Worker(record["env"])
         self._seq = 0
         self._clients: list[Subscriber] = []
 
     async def run(self) -> None:
         """Measure every case and print its line."""
-        context = multiprocessing.get_context("spawn")
-        self._worker, theirs = context.Pipe()
-        worker = context.Process(target=broadcast_on_demand, args=(theirs, self._record["env"]))
-        worker.start()
         try:
-            self._clients = await connect_all(self._record["url"], self._num_clients, [{"token": self._token}])
-            expect(await self._answer() == "ready", "the worker did not start")
+            self._clients = await connect_all(self._record["url"], [{"token": self._token}] * self._num_clients)
+            await self._worker.ready()
             await self._case("warm_up", 20, 50, is_shown=False)
             await self._case("latency_50ps", 150, 50)
             pilot = await self._case("pilot", max(100, 40_000 // self._num_clients), 0, is_shown=False)
-            burst = await self._case("burst", int(3 * pilot["deliveries_per_s"] / self._num_clients), 0)
+            count = min(BURST_MOST, int(BURST_S * pilot["deliveries_per_s"] / self._num_clients))
+            burst = await self._case("burst", count, 0)
             held = await self._sustained(burst["deliveries_per_s"])
             rate = 0.8 * held / self._num_clients
             await self._case("at_80_percent", int(rate * HOLD_S), rate)
         finally:
-            self._worker.send(None)
-            worker.join(30)
+            self._worker.end()
             for client in self._clients:
                 client.transport.abort()
 
@@ -109,18 +99,15 @@ class Bench:
             client.expect(self._seq)
         Subscriber.is_timing = rate > 0
         del Subscriber.latencies_ns[:]
-        before, own_s = cpu_by_kind(self._record["floor_id"]), time.process_time()
-        self._worker.send((count, rate, self._seq))
-        sent, began_ns, worker_s = await self._answer()
+        before, own_s = cpu_seconds(self._record["floor_id"]), time.process_time()
+        sent, began_ns, worker_s = await self._worker.broadcast(count, rate, self._seq)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 # Looked at now and then: to be woken by messages would cost the clients time.
-                while any(one.num_messages < sent for one in self._clients):  # noqa: ASYNC110
+                while any(one.num_messages < sent and not one.is_lost for one in self._clients):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
         own_s = time.process_time() - own_s
-        cpu = cpu_by_kind(self._record["floor_id"])
-        spent = {kind: seconds - before.get(kind, 0.0) for kind, seconds in cpu.items()}
-        spent["worker"] = worker_s
+        spent = by_kind(before, cpu_seconds(self._record["floor_id"])) | {"worker": worker_s}
         span_s = (max(one.last_ns for one in self._clients) - began_ns) / 1e9
         received = sum(one.num_messages for one in self._clients)
         frames = sum(one.num_frames for one in self._clients)
@@ -131,6 +118,7 @@ class Bench:
             "case": name,
             "deliveries_per_s": round(received / span_s),
             "lost": sent * self._num_clients - received,
+            "cut_off": sum(one.is_lost for one in self._clients),
             "out_of_order": sum(one.num_wrong for one in self._clients),
             "p50_ms": round(times[len(times) // 2] / 1e6, 2) if times else None,
             "p99_ms": round(times[len(times) * 99 // 100] / 1e6, 2) if times else None,
@@ -147,47 +135,28 @@ class Bench:
             print(json.dumps(found), flush=True)
         return found
 
-    async def _answer(self) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(None, self._worker.recv)
 
-
-def broadcast_on_demand(orders: Connection, env: dict[str, str]) -> None:
-    """Be the worker: a Ray driver that broadcasts as many messages as it is told, at a rate or as fast as it can."""
-    os.environ.update(env)
-    import ray
-
-    from cluster import names
-    from realtime.broadcaster import get_broadcaster
-
-    ray.init(namespace=names.NAMESPACE, log_to_driver=False)
-    broadcaster = get_broadcaster()
-    orders.send("ready")
-    while (order := orders.recv()) is not None:
-        count, rate, first = order
-        cpu_s, began_ns = time.process_time(), time.monotonic_ns()
-        sent = 0
-        for number in range(count):
-            if rate and (ahead_s := number / rate - (time.monotonic_ns() - began_ns) / 1e9) > 0:
-                time.sleep(ahead_s)
-            message = {"t": time.monotonic_ns(), "seq": first + sent, **FILLER}
-            sent += broadcaster.broadcast_to_group(GROUP, "critical_alert", message)
-        broadcaster.flush(30.0)
-        orders.send((sent, began_ns, time.process_time() - cpu_s))
-    broadcaster.close()
-
-
-def cpu_by_kind(floor_id: str) -> dict[str, float]:
-    """Return the CPU seconds that each kind of process of a floor has used."""
-    found: dict[str, float] = {}
+def cpu_seconds(floor_id: str) -> dict[tuple[int, str], float]:
+    """Return the CPU seconds that each process of a floor has used, by its id and kind."""
+    found = {}
     for one in find_marked(floor_id):
         try:
             stat = Path(f"/proc/{one.pid}/stat").read_text().rpartition(")")[2].split()
             argv = Path(f"/proc/{one.pid}/cmdline").read_text().rstrip("\0").split("\0")
         except OSError:
             continue  # it ended meanwhile
-        kind = name_of(argv)
-        found[kind] = found.get(kind, 0.0) + (int(stat[11]) + int(stat[12])) / TICKS_PER_S
+        # An actor's title ends with the method that it runs.
+        kind = name_of(argv).partition(".")[0]
+        found[one.pid, kind] = (int(stat[11]) + int(stat[12])) / TICKS_PER_S
     return found
+
+
+def by_kind(before: dict[tuple[int, str], float], after: dict[tuple[int, str], float]) -> dict[str, float]:
+    """Return the CPU seconds that each kind of process has used between two looks."""
+    spent: dict[str, float] = {}
+    for (pid, kind), seconds in after.items():
+        spent[kind] = spent.get(kind, 0.0) + seconds - before.get((pid, kind), 0.0)
+    return spent
 
 
 if __name__ == "__main__":

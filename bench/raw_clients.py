@@ -12,12 +12,13 @@ import re
 import time
 from array import array
 from base64 import b64encode
+from collections.abc import Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 STAMPS = re.compile(rb'"t": ?(\d+), ?"seq": ?(\d+)')
 PING, PONG = b"{}", b"\x81\x82\x00\x00\x00\x00{}"
-CONNECT_AT_ONCE = 50
+CONNECT_TIMEOUT_S = 60.0
 
 
 class Subscriber(asyncio.Protocol):
@@ -37,6 +38,8 @@ class Subscriber(asyncio.Protocol):
         self.num_messages = self.num_frames = self.num_bytes = self.num_wrong = 0
         self.next_seq = -1
         self.last_ns = 0
+        self.last_text = b""
+        """The newest frame with messages."""
         self.is_lost = False
 
     def expect(self, seq: int) -> None:
@@ -104,7 +107,7 @@ class Subscriber(asyncio.Protocol):
         first = int(STAMPS.search(text)[2])  # type: ignore[index]
         if first < self.next_seq and self.next_seq - first > 1000:
             return  # of the case before
-        self.last_ns = time.monotonic_ns()
+        self.last_ns, self.last_text = time.monotonic_ns(), text
         last = int(STAMPS.findall(text, text.rfind(b'"t":'))[-1][1])
         self.num_wrong += first != self.next_seq or last - first + 1 != count
         self.next_seq = last + 1
@@ -115,24 +118,24 @@ class Subscriber(asyncio.Protocol):
             Subscriber.latencies_ns.extend(self.last_ns - int(sent) for sent, _ in STAMPS.findall(text))
 
 
-async def connect_all(url: str, count: int, connects: list[dict[str, Any]]) -> list[Subscriber]:
-    """Return ``count`` connected clients; client i connects with ``connects[i % len(connects)]``.
+async def connect_all(url: str, connects: Sequence[dict[str, Any]], at_once: int = 50) -> list[Subscriber]:
+    """Return a connected client for each connect request; at most ``at_once`` wait for their answer at a time.
 
     Raises:
         ConnectionResetError: one of them was not let in.
     """
     address = urlsplit(url)
-    loop, slots = asyncio.get_running_loop(), asyncio.Semaphore(CONNECT_AT_ONCE)
+    loop, slots = asyncio.get_running_loop(), asyncio.Semaphore(at_once)
 
-    async def one(number: int) -> Subscriber:
+    async def one(connect: dict[str, Any]) -> Subscriber:
         async with slots:
             _, client = await loop.create_connection(
-                lambda: Subscriber(address.netloc, connects[number % len(connects)]), address.hostname, address.port
+                lambda: Subscriber(address.netloc, connect), address.hostname, address.port
             )
-            await asyncio.wait_for(asyncio.shield(client.reply), 60.0)
+            await asyncio.wait_for(asyncio.shield(client.reply), CONNECT_TIMEOUT_S)
             return client
 
-    return await asyncio.gather(*(one(number) for number in range(count)))
+    return await asyncio.gather(*map(one, connects))
 
 
 def text_frame(value: Any) -> bytes:

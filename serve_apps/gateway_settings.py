@@ -42,7 +42,7 @@ class GatewaySettings:
     """Bytes of all channels' publications a replica holds."""
     ring_age_s: float = 15.0
     """Seconds a publication stays in the replica; longer than a client may go without credit."""
-    frame_lines: int = 64
+    frame_lines: int = 256
     """Messages joined into one outgoing frame, at most."""
     frame_bytes: int = 64 * KIB
     """Bytes joined into one outgoing frame, at most; a longer single message still goes out whole."""
