@@ -47,7 +47,7 @@ class GatewaySettings:
     frame_bytes: int = 64 * KIB
     """Bytes joined into one outgoing frame, at most; a longer single message still goes out whole."""
     flush_rest: float = 3.0
-    """Rest after news went to all their connections, in multiples of the CPU time it took: messages gather meanwhile."""
+    """Rest after news went to all connections, in multiples of the CPU time it took: messages gather meanwhile."""
     flush_rest_max_s: float = 0.02
     """Longest such rest, in seconds: what it may add to a message's latency."""
     max_inbound_bytes: int = 64 * KIB
