@@ -34,9 +34,9 @@ class GatewaySettings:
     """Bytes of replies that may wait for a client; more close the socket with 3008."""
     uni_budget_bytes: int = 64 * MIB
     """Bytes a unidirectional client gets, as it cannot acknowledge; then it must reconnect."""
-    ring_items: int = 8192
+    ring_items: int = 16_384
     """Publications of one channel a replica holds for its connections; a cursor that falls behind closes with 3008."""
-    ring_bytes: int = 8 * MIB
+    ring_bytes: int = 16 * MIB
     """Bytes of one channel's publications a replica holds."""
     ring_total_bytes: int = 128 * MIB
     """Bytes of all channels' publications a replica holds."""
