@@ -7,6 +7,7 @@ tested for and nothing relied on. Invariant: None unless bytes written to the re
 on the client's socket as they are, between two whole frames of the server's own.
 """
 
+import asyncio
 from typing import Any, Protocol, runtime_checkable
 
 WRAPPERS = 4
@@ -47,6 +48,8 @@ def find_socket(receive: Any) -> ServerSocket | None:
 def _of_uvicorn(server: Any) -> ServerSocket | None:
     # By name: its module cannot be imported where uvicorn runs another implementation. The others write
     # frames in pieces or from tasks of their own, so bytes of ours could land inside one of theirs.
-    transport = getattr(server, "transport", None)
     is_known = any(kind.__name__ == "WebSocketsSansIOProtocol" for kind in type(server).__mro__)
-    return transport if is_known and isinstance(transport, ServerSocket) else None
+    # Serve can run the application in a thread beside its server; a transport belongs to one loop.
+    is_ours = getattr(server, "loop", None) is asyncio.get_running_loop()
+    transport = getattr(server, "transport", None)
+    return transport if is_known and is_ours and isinstance(transport, ServerSocket) else None

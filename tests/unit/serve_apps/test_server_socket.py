@@ -141,8 +141,9 @@ class _Wrapper:
 class WebSocketsSansIOProtocol:
     """Named as uvicorn's, for the look of it."""
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.transport = transport
+        self.loop = loop or asyncio.get_running_loop()
 
     async def receive(self) -> Any: ...
 
@@ -171,7 +172,7 @@ class Socket:
         return 0
 
 
-def test_found_behind_wrappers_or_not_at_all() -> None:
+async def test_found_behind_wrappers_or_not_at_all() -> None:
     """Whatever else serves the WebSocket, nothing is guessed."""
     socket = Socket()
     assert isinstance(socket, ServerSocket)
@@ -179,6 +180,15 @@ def test_found_behind_wrappers_or_not_at_all() -> None:
     assert find_socket(_Wrapper(OtherProtocol(socket).receive)) is socket
     for receive in (Unknown().receive, WebSocketsSansIOProtocol(object()).receive, _Wrapper(None), None, endless()):
         assert find_socket(receive) is None
+
+
+async def test_transport_of_another_loop_is_left_alone() -> None:
+    """Where Serve runs the application in a thread of its own, its sockets are another thread's."""
+    loop = asyncio.new_event_loop()
+    try:
+        assert find_socket(WebSocketsSansIOProtocol(Socket(), loop).receive) is None
+    finally:
+        loop.close()
 
 
 def endless() -> _Wrapper:
