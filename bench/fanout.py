@@ -21,7 +21,7 @@ from typing import Any
 import uvloop
 
 from bench.floor import expect, floor, name_of, said
-from bench.raw_clients import Subscriber, connect_all
+from bench.raw_clients import RawClient, connect_all
 from bench.worker import GROUP, Worker
 from cluster.process import find_marked
 
@@ -63,7 +63,7 @@ class Bench:
         self._with_processes = with_processes
         self._worker = Worker(record["env"])
         self._seq = 0
-        self._clients: list[Subscriber] = []
+        self._clients: list[RawClient] = []
 
     async def run(self) -> None:
         """Measure every case and print its line."""
@@ -97,8 +97,8 @@ class Bench:
         self._seq += 10_000_000
         for client in self._clients:
             client.expect(self._seq)
-        Subscriber.is_timing = rate > 0
-        del Subscriber.latencies_ns[:]
+        RawClient.is_timing = rate > 0
+        del RawClient.latencies_ns[:]
         before, own_s = cpu_seconds(self._record["floor_id"]), time.process_time()
         sent, began_ns, worker_s = await self._worker.broadcast(count, rate, self._seq)
         with contextlib.suppress(TimeoutError):
@@ -111,7 +111,7 @@ class Bench:
         span_s = (max(one.last_ns for one in self._clients) - began_ns) / 1e9
         received = sum(one.num_messages for one in self._clients)
         frames = sum(one.num_frames for one in self._clients)
-        times = sorted(Subscriber.latencies_ns)
+        times = sorted(RawClient.latencies_ns)
         found: dict[str, Any] = {
             "bench": "fanout",
             "clients": self._num_clients,

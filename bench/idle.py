@@ -21,7 +21,7 @@ from typing import Any
 import uvloop
 
 from bench.floor import expect, floor, said, usage
-from bench.raw_clients import Subscriber, connect_all
+from bench.raw_clients import RawClient, connect_all
 from bench.worker import GROUP, Worker
 from serve_apps.ray_head import max_connections
 
@@ -84,7 +84,7 @@ async def measure(record: dict[str, Any], token: str, count: int, num_returning:
         worker.end()
 
 
-async def come_back(url: str, token: str, worker: Worker, clients: list[Subscriber], count: int) -> float:
+async def come_back(url: str, token: str, worker: Worker, clients: list[RawClient], count: int) -> float:
     """Cut the first ``count`` clients, broadcast, connect them at once; returns seconds until all have everything."""
     for client in clients:
         client.expect(0)
@@ -107,7 +107,7 @@ async def come_back(url: str, token: str, worker: Worker, clients: list[Subscrib
     return back_s
 
 
-def position(client: Subscriber) -> dict[str, Any]:
+def position(client: RawClient) -> dict[str, Any]:
     """Return where a client stands in the channel, as it asks to recover from there."""
     epoch = client.reply.result()["connect"]["subs"][CHANNEL]["epoch"]
     offset = int(re.findall(rb'"offset":(\d+)', client.last_text)[-1])

@@ -2,7 +2,7 @@
 
 Speaks just as much of RFC 6455 and of the Centrifuge JSON protocol as a bench needs: a
 handshake, masked text frames out, whole frames in, a pong to each ping. Invariant: what
-``Subscriber`` counts came in the order of offsets and each once, or ``num_wrong`` says so.
+``RawClient`` counts came in the order of offsets and each once, or ``num_wrong`` says so.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ PING, PONG = b"{}", b"\x81\x82\x00\x00\x00\x00{}"
 CONNECT_TIMEOUT_S = 60.0
 
 
-class Subscriber(asyncio.Protocol):
+class RawClient(asyncio.Protocol):
     """One client: connects, counts what it is sent, answers pings."""
 
     latencies_ns = array("q")
@@ -114,11 +114,11 @@ class Subscriber(asyncio.Protocol):
         self.num_messages += count
         self.num_frames += 1
         self.num_bytes += len(text)
-        if Subscriber.is_timing:
-            Subscriber.latencies_ns.extend(self.last_ns - int(sent) for sent, _ in STAMPS.findall(text))
+        if RawClient.is_timing:
+            RawClient.latencies_ns.extend(self.last_ns - int(sent) for sent, _ in STAMPS.findall(text))
 
 
-async def connect_all(url: str, connects: Sequence[dict[str, Any]], at_once: int = 50) -> list[Subscriber]:
+async def connect_all(url: str, connects: Sequence[dict[str, Any]], at_once: int = 50) -> list[RawClient]:
     """Return a connected client for each connect request; at most ``at_once`` wait for their answer at a time.
 
     Raises:
@@ -127,10 +127,10 @@ async def connect_all(url: str, connects: Sequence[dict[str, Any]], at_once: int
     address = urlsplit(url)
     loop, slots = asyncio.get_running_loop(), asyncio.Semaphore(at_once)
 
-    async def one(connect: dict[str, Any]) -> Subscriber:
+    async def one(connect: dict[str, Any]) -> RawClient:
         async with slots:
             _, client = await loop.create_connection(
-                lambda: Subscriber(address.netloc, connect), address.hostname, address.port
+                lambda: RawClient(address.netloc, connect), address.hostname, address.port
             )
             await asyncio.wait_for(asyncio.shield(client.reply), CONNECT_TIMEOUT_S)
             return client
