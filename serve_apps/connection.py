@@ -33,6 +33,7 @@ from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.hub_feed import HubFeed
 from serve_apps.ledger import CLIENT, LOST, UNSUBSCRIBED
 from serve_apps.outbox import Outbox
+from serve_apps.outgoing import Frame
 from serve_apps.presence_reports import PresenceReports
 from serve_apps.run_tenants import RunTenants, is_about_a_run
 from serve_apps.session import Session
@@ -50,7 +51,11 @@ class Transport(Protocol):
     name: str
     """Its label in the metrics."""
 
-    async def send(self, text: str) -> None:
+    def send_now(self, frame: Frame) -> bool:
+        """Hand one frame over if that needs no waiting; False: nothing was sent, ``send`` it."""
+        ...
+
+    async def send(self, frame: Frame) -> None:
         """Hand one frame over; frames arrive in the order of the calls."""
         ...
 
@@ -317,8 +322,10 @@ class Connection:
                 frame = self.outbox.next_frame(time.monotonic())
                 if frame is None:
                     break
-                await self.transport.send(frame.text)
-                gateway_metrics.meter.on_frame(frame)
+                is_sent = self.transport.send_now(frame)
+                if not is_sent:
+                    await self.transport.send(frame)
+                gateway_metrics.meter.on_frame(frame, waited=not is_sent)
         except OutboxError as error:
             logger.info("connection %s: %s", self.session.client_id, error)
             self._perform_now(self.session.on_close(CloseCode.SLOW))

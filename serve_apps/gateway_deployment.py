@@ -5,6 +5,7 @@ Invariant: nothing of FastAPI crosses a process; the app is built inside the rep
 """
 
 import asyncio
+import gc
 import logging
 from typing import Any
 
@@ -59,6 +60,10 @@ class Gateway:
         app = create_app(self._deps, self._gateway_settings)
         self._connections = app.state.connections
         self._watcher = asyncio.create_task(self._drain_at_shutdown(), name="gateway-shutdown-watcher")
+        # What is there now stays: 200,000 objects that each full collection would look at, 0.1 s in which no
+        # client hears anything.
+        gc.collect()
+        gc.freeze()
         return app
 
     async def check_health(self) -> None:

@@ -11,7 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from cluster.metrics import REGISTRY
 from serve_apps.codes import CloseCode, ErrorCode
 from serve_apps.limits import Limit
-from serve_apps.outbox import Frame
+from serve_apps.outgoing import Frame
 
 LATENCY_SAMPLE = 16
 """One frame in so many is timed: enough for percentiles, and a sixteenth of the cost."""
@@ -43,6 +43,11 @@ sent_messages = Counter(
     registry=REGISTRY,
 )
 sent_frames = Counter("watchfloor_gateway_sent_frames_total", "Frames handed to client sockets.", registry=REGISTRY)
+waited_frames = Counter(
+    "watchfloor_gateway_waited_frames_total",
+    "Frames that could not be written to a client's socket at once: its buffer was full, or the server hides it.",
+    registry=REGISTRY,
+)
 sent_bytes = Counter("watchfloor_gateway_sent_bytes_total", "Bytes handed to client sockets.", registry=REGISTRY)
 send_latency = Histogram(
     "watchfloor_gateway_send_latency_seconds",
@@ -109,13 +114,15 @@ class SendMeter:
 
     def __init__(self) -> None:
         self._frames = 0
+        self._waited = 0
         self._bytes = 0
         self._messages: dict[str, int] = {}
         self._until_sample = 0
 
-    def on_frame(self, frame: Frame) -> None:
+    def on_frame(self, frame: Frame, *, waited: bool) -> None:
         """Count one frame that left for a socket."""
         self._frames += 1
+        self._waited += waited
         self._bytes += frame.num_bytes
         for part in frame.parts:
             self._messages[part.kind] = self._messages.get(part.kind, 0) + part.num_lines
@@ -127,10 +134,11 @@ class SendMeter:
     def flush(self) -> None:
         """Add what was counted since the last time."""
         sent_frames.inc(self._frames)
+        waited_frames.inc(self._waited)
         sent_bytes.inc(self._bytes)
         for kind, count in self._messages.items():
             sent_messages.labels(kind).inc(count)
-        self._frames = self._bytes = 0
+        self._frames = self._waited = self._bytes = 0
         self._messages.clear()
 
 

@@ -46,9 +46,9 @@ class GatewaySettings:
     """Bytes of replies that may wait for a client; more close the socket with 3008."""
     uni_budget_bytes: int = 64 * MIB
     """Bytes a unidirectional client gets, as it cannot acknowledge; then it must reconnect."""
-    ring_items: int = 8192
+    ring_items: int = 16_384
     """Publications of one channel a replica holds for its connections; a cursor that falls behind closes with 3008."""
-    ring_bytes: int = 8 * MIB
+    ring_bytes: int = 16 * MIB
     """Bytes of one channel's publications a replica holds."""
     ring_total_bytes: int = 128 * MIB
     """Bytes of all channels' publications a replica holds."""
@@ -58,10 +58,14 @@ class GatewaySettings:
     """Bytes from which on every client's credit shrinks, down to one ping's distance at the limit."""
     ring_age_s: float = 15.0
     """Seconds a publication stays in the replica; longer than a client may go without credit."""
-    frame_lines: int = 64
+    frame_lines: int = 256
     """Messages joined into one outgoing frame, at most."""
     frame_bytes: int = 64 * KIB
     """Bytes joined into one outgoing frame, at most; a longer single message still goes out whole."""
+    flush_rest: float = 3.0
+    """Rest after news went to all connections, in multiples of the CPU time it took: messages gather meanwhile."""
+    flush_rest_max_s: float = 0.02
+    """Longest such rest, in seconds: what it may add to a message's latency."""
     max_inbound_bytes: int = 64 * KIB
     """Size of an incoming frame; a larger one closes the socket with 1009."""
     max_channels: int = 128
@@ -113,6 +117,8 @@ class GatewaySettings:
             raise ValueError(f"min_age_s must be above 0 and at most max_age_s, got {self.min_age_s}")
         if self.credit_ping_bytes * 2 > self.credit_bytes:
             raise ValueError(f"credit_ping_bytes must be at most half of credit_bytes, got {self.credit_ping_bytes}")
+        if self.flush_rest < 0 or self.flush_rest_max_s < 0:
+            raise ValueError(f"flush_rest and flush_rest_max_s must not be negative, got {self.flush_rest}")
         if self.ring_age_s <= self.credit_timeout_s:
             raise ValueError(f"ring_age_s must be above credit_timeout_s, got {self.ring_age_s}")
         if not self.presence_renew_s > 0:

@@ -298,7 +298,22 @@ class HubFeed:
             elif outcome is Append.ADDED:
                 rank = RANKS[publication.priority]
                 touched[ring] = min(touched.get(ring, rank), rank)
-        await self._flush(touched)
+        if touched:
+            # CPU time of this thread: on a busy machine the clock would count what others took as well.
+            began_s = time.thread_time()
+            await self._flush(touched)
+            await asyncio.sleep(0)  # the loop hands to the sockets what was written when its turn ends
+            await asyncio.sleep(self._rest_s(time.thread_time() - began_s))
+
+    def _rest_s(self, spent_s: float) -> float:
+        """Return how long to let news gather after a flush that cost ``spent_s`` of CPU time.
+
+        What a frame costs here it costs again in the proxy, the kernel and the client, whatever it
+        carries. A flush that follows at once would carry a message or two; in proportion to its cost,
+        the rest bounds frames a second and lets messages share them. Without load nothing waits:
+        the rest is over before the next message comes.
+        """
+        return min(self._settings.flush_rest_max_s, self._settings.flush_rest * spent_s)
 
     async def _flush(self, touched: Mapping[Ring, int]) -> None:
         woken: dict[Follower, None] = {}

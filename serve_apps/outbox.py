@@ -7,7 +7,6 @@ credit.
 """
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 from serve_apps.credit import Credit
@@ -15,28 +14,10 @@ from serve_apps.errors import OutboxError
 from serve_apps.frames import PING, unwrap
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.ledger import CLIENT, Ledger, Receipts
+from serve_apps.outgoing import Frame
 from serve_apps.ring import ChannelRing, Chunk
 
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """How much of one channel a frame carries, for the metrics."""
-
-    kind: str
-    num_lines: int
-    oldest_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """Text of one outgoing frame."""
-
-    text: str
-    num_bytes: int
-    parts: tuple[Part, ...]
-
-
-PING_FRAME = Frame(PING.decode(), len(PING), ())
+PING_FRAME = Frame(PING)
 """A ping is a frame of its own: the plainest client compares a whole frame with ``{}``."""
 
 
@@ -196,12 +177,11 @@ class Outbox:
             return PING_FRAME
         if not self._credit.is_open:
             return None
-        lines: list[str] = []
-        parts: list[Part] = []
+        pieces: list[Frame] = []
         num_bytes = num_lines = 0
         while self._control and num_lines < self._settings.frame_lines and num_bytes < self._settings.frame_bytes:
             is_ping = self._control[0][0] == PING
-            if is_ping and lines:
+            if is_ping and pieces:
                 break
             line, recovered = self._control.popleft()
             self._control_bytes -= len(line)
@@ -211,29 +191,27 @@ class Outbox:
                 return PING_FRAME
             self._control_tally -= recovered
             self._written += recovered
-            lines.append(line.decode())
+            pieces.append(Frame(line))
             num_bytes += len(line) + 1
             num_lines += 1
         while self._pending and num_lines < self._settings.frame_lines and num_bytes < self._settings.frame_bytes:
             chunk = self._next_chunk(room=None if num_lines == 0 else self._settings.frame_bytes - num_bytes)
             if chunk is None:
                 break
-            part, piece = chunk
-            lines.append(piece.text)
-            num_bytes += piece.num_bytes + 1
-            num_lines += piece.num_lines
-            parts.append(part)
-        if not lines:
+            pieces.append(chunk.frame)
+            num_bytes += chunk.frame.num_bytes + 1
+            num_lines += chunk.num_lines
+        if not pieces:
             return None
-        num_bytes -= 1
-        self._credit.on_sent(num_bytes)
+        # With one piece it is the ring's own frame: nothing is copied per connection.
+        frame = Frame.joined(pieces)
+        self._credit.on_sent(frame.num_bytes)
         if self._credit.wants_ping:
             self._on_ping(now_s)
             self._ping_follows = True
-        # With one part the text is the ring's own object: no copy per connection.
-        return Frame(lines[0] if len(lines) == 1 else "\n".join(lines), num_bytes, tuple(parts))
+        return frame
 
-    def _next_chunk(self, room: int | None) -> tuple[Part, Chunk] | None:
+    def _next_chunk(self, room: int | None) -> Chunk | None:
         while self._pending:
             channel = min(self._pending, key=self._pending.__getitem__)
             cursor = self._cursors[channel]
@@ -243,7 +221,7 @@ class Outbox:
             chunk = cursor.ring.chunk(cursor.after, unidirectional=self._unidirectional)
             if chunk is None:
                 raise OutboxError("channel")
-            if room is not None and chunk.num_bytes > room:
+            if room is not None and chunk.frame.num_bytes > room:
                 return None
             cursor.after = chunk.last_offset
             cursor.passed += chunk.tally
@@ -253,5 +231,5 @@ class Outbox:
             rank = self._pending.pop(channel)
             if cursor.ring.has_after(cursor.after):
                 self._pending[channel] = rank  # behind its equals: channels of one class take turns
-            return Part(cursor.ring.kind, chunk.num_lines, chunk.oldest_ms), chunk
+            return chunk
         return None

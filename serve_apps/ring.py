@@ -17,6 +17,7 @@ from realtime.publication import Priority, Publication, StreamPosition
 from serve_apps.frames import push_prefix, push_publication, unwrap
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.ledger import Ledger, unit
+from serve_apps.outgoing import Frame, Part
 
 RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 """Priority classes as numbers, most urgent first."""
@@ -37,14 +38,11 @@ class Append(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Publications in a row, joined into the text of one frame or a part of one."""
+    """Publications in a row, joined into one frame or a part of one."""
 
-    text: str
-    num_bytes: int
+    frame: Frame
     num_lines: int
     last_offset: int
-    oldest_ms: int
-    """Time at which its first publication was published, epoch milliseconds."""
     tally: int
     """What it passes, by class (see ``ledger``)."""
     coalesced: int
@@ -194,7 +192,7 @@ class ChannelRing(Generic[Follower]):
         """Return what comes after offset ``after``; None when the ring no longer has it.
 
         The same object for every connection at the same place, so that a publication is
-        joined and decoded once, however many receive it. ``has_after`` is assumed.
+        joined and framed once, however many receive it. ``has_after`` is assumed.
         """
         if after < self.floor:
             return None
@@ -224,9 +222,8 @@ class ChannelRing(Generic[Follower]):
                 num_bytes += len(text) + 1
             tally += self._units[item.priority]
             place += 1
-        return Chunk(
-            b"\n".join(lines).decode(), num_bytes, len(lines), self._offsets[place - 1], oldest_ms, tally, coalesced
-        )
+        part = Part(self.kind, len(lines), oldest_ms)
+        return Chunk(Frame(b"\n".join(lines), (part,)), len(lines), self._offsets[place - 1], tally, coalesced)
 
     def _is_superseded(self, offset: int, item: _Item) -> bool:
         return item.coalesce_key is not None and self._latest[item.coalesce_key] > offset

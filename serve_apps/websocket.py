@@ -18,12 +18,16 @@ from serve_apps.connection import Connection
 from serve_apps.connections import Connections
 from serve_apps.deps import deps_of
 from serve_apps.errors import AuthenticationError
+from serve_apps.outgoing import Frame
+from serve_apps.server_socket import find_socket
 
 router = APIRouter()
 
 CLOSE_GRACE_S = 5.0
 """Seconds the client gets to answer our close frame before its handler ends anyway."""
 JSON_SUBPROTOCOL = "centrifuge-json"
+WRITE_BUFFER_BYTES = 64 * 1024
+"""Bytes waiting in the server for a client above which we wait as well; asyncio's own high-water mark."""
 
 
 @router.websocket("/connection/websocket")
@@ -51,15 +55,30 @@ class WebSocketTransport:
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
+        # Only now, after the accept: before it the server would take our bytes for a part of its answer.
+        self._socket = find_socket(getattr(websocket, "_receive", None))
 
-    async def send(self, text: str) -> None:
-        """Hand one text frame to the server; under Ray Serve this never waits.
+    def send_now(self, frame: Frame) -> bool:
+        """Write one frame, as every connection at the same place has it, past the server's checks.
+
+        Raises:
+            ConnectionResetError: the client is gone.
+        """
+        if self._socket is None or self._socket.get_write_buffer_size() >= WRITE_BUFFER_BYTES:
+            return False
+        if self._socket.is_closing():
+            raise ConnectionResetError("the client is gone")
+        self._socket.write(frame.websocket)
+        return True
+
+    async def send(self, frame: Frame) -> None:
+        """Hand one frame to the server, and wait while its buffer for this client is full.
 
         Raises:
             ConnectionResetError: the client is gone.
         """
         try:
-            await self._websocket.send({"type": "websocket.send", "text": text})
+            await self._websocket.send({"type": "websocket.send", "text": frame.text})
         except (WebSocketDisconnect, RuntimeError) as error:
             raise ConnectionResetError("the client is gone") from error
 

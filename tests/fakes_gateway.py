@@ -19,6 +19,7 @@ from realtime.publication import Draft, Priority, StreamPosition
 from realtime.replies import Cursor, HistoryReply, PollReply
 from realtime.settings import HubSettings
 from serve_apps.codes import CloseCode
+from serve_apps.outgoing import Frame
 
 
 class LocalHub:
@@ -122,10 +123,16 @@ class FakeTransport:
         self.gate.set()
         self._news = asyncio.Event()
 
-    async def send(self, text: str) -> None:
-        await self.gate.wait()
-        self.frames.append(text)
+    def send_now(self, frame: Frame) -> bool:
+        if not self.gate.is_set():
+            return False
+        self.frames.append(frame.text)
         self._news.set()
+        return True
+
+    async def send(self, frame: Frame) -> None:
+        await self.gate.wait()
+        self.send_now(frame)
 
     async def close(self, code: CloseCode) -> None:
         self.close_code = code

@@ -18,6 +18,7 @@ from serve_apps.codes import CloseCode
 from serve_apps.connection import Connection
 from serve_apps.connections import Connections
 from serve_apps.errors import FrameError
+from serve_apps.outgoing import Frame
 from serve_apps.websocket import (
     WebSocketTransport,
     connections_of,
@@ -64,9 +65,16 @@ class LinesTransport:
         self._frames: asyncio.Queue[str | None] = asyncio.Queue(QUEUE_FRAMES)
         self._is_closed = False
 
-    async def send(self, text: str) -> None:
+    def send_now(self, frame: Frame) -> bool:
+        """Queue one frame for the response's body, if there is room."""
+        if self._frames.full():
+            return False
+        self._frames.put_nowait(frame.text)
+        return True
+
+    async def send(self, frame: Frame) -> None:
         """Queue one frame for the response's body."""
-        await self._frames.put(text)
+        await self._frames.put(frame.text)
 
     async def close(self, code: CloseCode) -> None:
         """Queue the goodbye and the end of the body."""

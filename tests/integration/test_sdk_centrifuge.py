@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -94,6 +95,12 @@ async def open_session(gateway: Gateway, user: str, **options: Any) -> ClientCon
     return socket
 
 
+def sample(metrics: str, name: str) -> float:
+    """Return the value of one of the gateway's samples without labels; 0 while it is not there."""
+    found = re.search(rf"^watchfloor_gateway_{name} (\S+)$", metrics, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
 async def close_code(socket: ClientConnection, timeout_s: float = 15.0) -> tuple[int, str]:
     """Read until the server ends the socket."""
     async with asyncio.timeout(timeout_s):
@@ -102,6 +109,27 @@ async def close_code(socket: ClientConnection, timeout_s: float = 15.0) -> tuple
                 pass
     assert socket.close_code is not None
     return socket.close_code, socket.close_reason or ""
+
+
+async def test_frames_are_written_past_the_server(gateway: Gateway, publisher: httpx.AsyncClient) -> None:
+    """Behind HAProxy each frame goes straight to its socket; a new Serve or uvicorn that hides it fails here.
+
+    The first test of the module: others make frames wait on purpose.
+    """
+    async with python(gateway.websocket(), token("direct")) as listener:
+        await listener.until(lambda heard: heard.count("connected") == 1)
+        offset = await publish(publisher, "noc:all", "written")
+        await listener.until(lambda heard: offset in heard.offsets("noc:all"))
+    sent = waited = 0.0
+    for _ in range(30):  # the replica pushes its own every two seconds
+        text = (await publisher.get("/metrics")).text
+        sent, waited = sample(text, "sent_frames_total"), sample(text, "waited_frames_total")
+        if sent >= 2:
+            break
+        await asyncio.sleep(0.5)
+
+    assert sent >= 2
+    assert waited == (0 if gateway.mode == "haproxy" else sent)
 
 
 async def test_sdk_is_cut_and_misses_nothing(gateway: Gateway, sdk: Sdk, publisher: httpx.AsyncClient) -> None:

@@ -116,7 +116,25 @@ async def test_critical_overtakes_a_backlog(register: Connections, hub: LocalHub
     await transport.until(lambda made: len(made.publications("run:a")) == 400)
 
     pushed = [line["push"]["channel"] for line in transport.lines if "push" in line]
-    assert pushed.index("noc:all") <= 64
+    assert pushed.index("noc:all") <= GatewaySettings().frame_lines  # the frame that was under way
+
+
+async def test_news_that_gather_during_a_rest_share_frames(hub: LocalHub) -> None:
+    """After a flush the feed rests in proportion to its cost; none is lost or turned round by it."""
+    register = make(hub, flush_rest=1e9, flush_rest_max_s=0.5)
+    _, transport = await connected(register)
+    await hub.publish([draft("noc:all", 0)])
+    await transport.until(lambda made: len(made.publications("noc:all")) == 1)
+    frames = len(transport.frames)
+
+    for number in range(1, 11):
+        await hub.publish([draft("noc:all", number)])
+        await asyncio.sleep(0.001)
+    await transport.until(lambda made: len(made.publications("noc:all")) == 11)
+
+    assert [item["data"] for item in transport.publications("noc:all")] == list(range(11))
+    assert len(transport.frames) - frames <= 3
+    await register.stop()
 
 
 async def test_client_that_takes_nothing_is_closed_once(hub: LocalHub) -> None:
