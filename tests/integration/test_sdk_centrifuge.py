@@ -363,6 +363,31 @@ async def test_metrics_show_the_gateway(gateway: Gateway, publisher: httpx.Async
     assert missing == set()
 
 
+async def test_a_drain_sends_sdks_away_and_they_come_back(
+    gateway: Gateway, sdk: Sdk, publisher: httpx.AsyncClient
+) -> None:
+    """Refused while it holds, recovered when it is over: what was published meanwhile arrives once, in order."""
+    channel = f"run:{os.urandom(4).hex()}"
+    async with sdk(gateway.websocket(), token("ann"), channel) as listener:
+        await listener.until(lambda heard: heard.count("sub-subscribed") >= 1)
+        offsets = [await publish(publisher, channel, {"n": 0})]
+        await listener.until(lambda heard: offsets[0] in heard.offsets(channel))
+        told = await publisher.post(
+            "/api/v1/drain",
+            json={"over_s": 0.2, "hold_s": 3.0},
+            headers={"Authorization": f"Bearer {token('root', 'admin')}"},
+        )
+        assert told.status_code == 202, told.text
+        await asyncio.sleep(1.0)
+        late = await open_session(gateway, "late")
+        assert await close_code(late) == (3001, "shutdown")
+        offsets += [await publish(publisher, channel, {"n": number}) for number in (1, 2)]
+        await listener.until(lambda heard: offsets[-1] in heard.offsets(channel), 40)
+
+    assert listener.offsets(channel) == offsets
+    assert all(listener.recoveries(channel))
+
+
 async def test_killed_replica_and_restarted_hub_lose_nothing(gateway: Gateway, publisher: httpx.AsyncClient) -> None:
     """Another replica, and a hub from its journal, serve the same positions."""
     channel = "noc:all"
