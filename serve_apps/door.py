@@ -5,6 +5,7 @@ gets no connection, whatever token it holds; a connection that is one too many a
 moment is refused before the WebSocket upgrade, and costs no session.
 """
 
+import logging
 import time
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,6 +18,17 @@ from serve_apps.origins import Origins
 
 CONNECTION_PATHS = "/connection/"
 DENIAL = "websocket.http.response"
+
+
+class DeniedUpgrades(logging.Filter):
+    """Leaves out uvicorn's complaint about an upgrade that was answered with a status on purpose.
+
+    Its handshake never completes, of course; in a storm that would be an error a line for each client.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every other record pass."""
+        return record.msg != "ASGI callable returned without completing handshake."
 
 
 class Door:

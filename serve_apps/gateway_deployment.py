@@ -24,6 +24,7 @@ from serve_apps.app import create_app
 from serve_apps.auth import Authenticator
 from serve_apps.connections import Connections
 from serve_apps.deps import GatewayDeps
+from serve_apps.door import DeniedUpgrades
 from serve_apps.errors import FeedDeadError
 from serve_apps.floor_keys import parse_keys
 from serve_apps.gateway_settings import GatewaySettings
@@ -56,6 +57,7 @@ class Gateway:
     async def __serve_build_asgi_app__(self) -> FastAPI:
         """Build the app in the replica; Serve calls this after the constructor."""
         configure_process("gateway")
+        logging.getLogger("uvicorn.error").addFilter(DeniedUpgrades())
         self._deps = await asyncio.to_thread(build_deps, self._settings)
         app = create_app(self._deps, self._gateway_settings)
         self._connections = app.state.connections

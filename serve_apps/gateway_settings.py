@@ -24,9 +24,9 @@ class GatewaySettings:
     """Gateway replicas; fixed, because every change of an ingress replica cuts old tunnels."""
     max_connections: int = 10_000
     """Sockets per replica; one more is closed with 3504."""
-    connects_per_s: float = 250.0
+    connects_per_s: float = 500.0
     """Connections that may begin per second, on average; more get 503 with Retry-After before the upgrade."""
-    connect_burst: int = 500
+    connect_burst: int = 1_000
     """Connections that may begin at once."""
     max_connections_per_tenant: int = 5_000
     """Sockets of one tenant per replica; one more is closed with 3013, as another may end any moment."""

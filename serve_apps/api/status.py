@@ -100,6 +100,7 @@ async def floor_status(app: FastAPI, identity: Identity) -> dict[str, Any]:
         "detector": {name: floor["detector"].get(name) for name in ("model", "version", "revision")},
         "runs": [run for run in floor["runs"] if run["tenant"] is not None and run["tenant"] == identity.tenant],
         "ingest": {},
+        "circuits": {name: {"state": one["state"]} for name, one in floor["circuits"].items()},
     }
 
 

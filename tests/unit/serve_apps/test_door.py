@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from typing import Any
 
 import httpx
@@ -11,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 
 from cluster.metrics import REGISTRY
 from serve_apps.auth import TokenKind, issue_token
-from serve_apps.door import Door
+from serve_apps.door import DeniedUpgrades, Door
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.limits import Limit, Limits
 from serve_apps.origins import Origins
@@ -164,6 +165,22 @@ async def test_a_server_without_denial_responses_refuses_with_403() -> None:
     scope = {"type": "websocket", "path": "/connection/websocket", "headers": [(b"origin", EVIL.encode())]}
     await door(scope, never, send)  # type: ignore[arg-type]
     assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+async def test_a_refused_upgrade_is_no_error_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    """uvicorn complains of each; everything else that it says is still heard."""
+    uvicorn_log = logging.getLogger("uvicorn.error")
+    hush = DeniedUpgrades()
+    uvicorn_log.addFilter(hush)
+    try:
+        async with gateway_server() as host:
+            assert await websocket_status(host, Origin=EVIL) == 403
+        uvicorn_log.error("something else")
+    finally:
+        uvicorn_log.removeFilter(hush)
+    told = capsys.readouterr().err
+    assert "something else" in told
+    assert "handshake" not in told
 
 
 async def test_calls_of_one_user_are_bounded() -> None:
