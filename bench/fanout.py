@@ -108,14 +108,20 @@ class Bench:
                     await asyncio.sleep(0.05)
         own_s = time.process_time() - own_s
         spent = by_kind(before, cpu_seconds(self._record["floor_id"])) | {"worker": worker_s}
+        found = {"bench": "fanout", "clients": self._num_clients, "case": name}
+        found |= self._figures(sent, began_ns, own_s, sum(spent.values()))
+        if self._with_processes:
+            found["cpu_s"] = {kind: round(s, 2) for kind, s in sorted(spent.items(), key=lambda i: -i[1]) if s > 0.02}
+        if is_shown or self._with_processes:
+            print(json.dumps(found), flush=True)
+        return found
+
+    def _figures(self, sent: int, began_ns: int, own_s: float, spent_s: float) -> dict[str, Any]:
         span_s = (max(one.last_ns for one in self._clients) - began_ns) / 1e9
         received = sum(one.num_messages for one in self._clients)
         frames = sum(one.num_frames for one in self._clients)
         times = sorted(RawClient.latencies_ns)
-        found: dict[str, Any] = {
-            "bench": "fanout",
-            "clients": self._num_clients,
-            "case": name,
+        return {
             "deliveries_per_s": round(received / span_s),
             "lost": sent * self._num_clients - received,
             "cut_off": sum(one.is_lost for one in self._clients),
@@ -124,16 +130,11 @@ class Bench:
             "p99_ms": round(times[len(times) * 99 // 100] / 1e6, 2) if times else None,
             "messages_per_frame": round(received / frames, 1),
             "frame_bytes": round(sum(one.num_bytes for one in self._clients) / frames),
-            "deliveries_per_cpu_s": round(received / sum(spent.values())),
+            "deliveries_per_cpu_s": round(received / spent_s),
             "clients_were_limit": own_s > CLIENT_LIMIT * span_s,
             "client_cpu_s": round(own_s, 2),
             "span_s": round(span_s, 2),
         }
-        if self._with_processes:
-            found["cpu_s"] = {kind: round(s, 2) for kind, s in sorted(spent.items(), key=lambda i: -i[1]) if s > 0.02}
-        if is_shown or self._with_processes:
-            print(json.dumps(found), flush=True)
-        return found
 
 
 def cpu_seconds(floor_id: str) -> dict[tuple[int, str], float]:
