@@ -28,6 +28,11 @@ class BookCollector(Collector):
         with self._lock:
             self._books[name] = read
 
+    def begin_again(self) -> None:
+        """Forget all books, in a forked child: they are the parent's, and their locks may be held for ever."""
+        self._lock = threading.Lock()
+        self._books = {}
+
     def collect(self) -> Iterator[Metric]:
         """Yield the three families (see ``Collector``)."""
         taken = CounterMetricFamily(

@@ -488,3 +488,4 @@ def _forget_in_child() -> None:
     # A forked child has the parent's buffer but not its thread: it begins afresh.
     global _of_process, _of_process_lock
     _of_process, _of_process_lock = None, threading.Lock()
+    BOOKS.begin_again()

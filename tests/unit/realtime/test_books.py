@@ -54,3 +54,12 @@ def test_a_book_is_exported_from_one_value() -> None:
 
     assert len(made) == 1
     assert values == {"watchfloor_accounting_in": 14, "watchfloor_accounting_out": 11, "watchfloor_accounting_open": 3}
+
+
+def test_a_forked_child_has_no_books_of_its_parents() -> None:
+    """Reading one would wait for a lock that nobody in the child holds."""
+    collector = BookCollector()
+    collector.keep("publisher", lambda: BOOK)
+    collector.begin_again()
+
+    assert [family.samples for family in collector.collect()] == [[], [], []]
