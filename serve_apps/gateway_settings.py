@@ -62,9 +62,9 @@ class GatewaySettings:
     """Messages joined into one outgoing frame, at most."""
     frame_bytes: int = 64 * KIB
     """Bytes joined into one outgoing frame, at most; a longer single message still goes out whole."""
-    flush_rest: float = 3.0
+    flush_rest: float = 2.0
     """Rest after news went to all connections, in multiples of the CPU time it took: messages gather meanwhile."""
-    flush_rest_max_s: float = 0.02
+    flush_rest_max_s: float = 0.01
     """Longest such rest, in seconds: what it may add to a message's latency."""
     max_inbound_bytes: int = 64 * KIB
     """Size of an incoming frame; a larger one closes the socket with 1009."""

@@ -131,7 +131,7 @@ class Client:
         return {"recover": True, "epoch": heard.epoch, "offset": heard.offset}
 
 
-async def run(steps: list[tuple[str, Any, int]], seed: int, flush_rest: float = 3.0) -> list[Client]:
+async def run(steps: list[tuple[str, Any, int]], seed: int, flush_rest: float = 2.0) -> list[Client]:
     rng = random.Random(seed)
     # A log and histories so short that gaps and lost positions are common.
     hub = LocalHub(HubSettings(log_size=24, history_size=16, reply_max_publications=5))
