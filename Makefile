@@ -74,8 +74,9 @@ bench-peers: .venv-peers/.stamp ## Ours beside other systems: PEERS=folder of th
 	@for name in nats-server ray; do ln -sf $(BIN)/$$name .venv-peers/bin/$$name; done
 	@touch $@
 
-docs: $(DEV_STAMP) ## Write again what is generated from the code: .env.example
+docs: $(DEV_STAMP) ## Write again what is generated from the code: .env.example, docs/openapi.json
 	python -m serve_apps.env_example > .env.example
+	python -m serve_apps.openapi > docs/openapi.json
 
 page: $(DEV_STAMP) ## Check the page's modules; it has no build step
 	@for file in $$(find serve_apps/page -name '*.js'); do node --check --input-type=module < $$file; done; echo "page: fine"

@@ -9,18 +9,12 @@ import argparse
 import asyncio
 import json
 import statistics
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import ray
 
-from cluster import names
-from cluster.embedded import Credentials, EmbeddedSettings, redis_service
-from cluster.ports import free_port
-from cluster.settings import Settings
-from realtime.hub_actor import get_or_create_hub
+from bench.hub_floor import running_hub
 from realtime.hub_client import HubClient
 from realtime.publication import Draft
 
@@ -96,22 +90,10 @@ def main() -> None:
     parser.add_argument("--no-journal", action="store_true", help="hub without Valkey")
     parser.add_argument("--json", action="store_true", help="one line of JSON (the only form)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="wf-bench-") as folder:
-        path = Path(folder)
-        service = redis_service(path, free_port(), Credentials.load_or_create(path), EmbeddedSettings())
-        child = service.start()
-        try:
-            service.wait_ready(child, 15)
-            ray.init(
-                address="local", namespace=names.NAMESPACE, num_cpus=2, include_dashboard=False, log_to_driver=False
-            )
-            hub = get_or_create_hub(Settings(redis_url="" if options.no_journal else service.url, data_dir=folder))
-            publisher = ray.remote(Publisher).options(num_cpus=0).remote()
-            figures = asyncio.run(_measure(hub, publisher, options.seconds))
-            print(json.dumps({"bench": "hub", "journal": not options.no_journal, **figures}))
-        finally:
-            ray.shutdown()
-            child.stop()
+    with running_hub(journal=not options.no_journal) as hub:
+        publisher = ray.remote(Publisher).options(num_cpus=0).remote()
+        figures = asyncio.run(_measure(hub, publisher, options.seconds))
+        print(json.dumps({"bench": "hub", "journal": not options.no_journal, **figures}))
 
 
 if __name__ == "__main__":

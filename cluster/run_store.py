@@ -5,7 +5,7 @@ so two callers never overwrite each other, in one process or in several.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, insert, select, update
@@ -66,6 +66,16 @@ class RunStore:
         """
         with read_transaction(self._engine) as connection:
             return _select(connection, run_id)
+
+    def tenants(self, run_ids: Sequence[str]) -> dict[str, str | None]:
+        """Return the tenant of each of these runs that exists; None: the run belongs to the floor."""
+        found: dict[str, str | None] = {}
+        with read_transaction(self._engine) as connection:
+            for first in range(0, len(run_ids), MAX_LISTED):
+                chosen = runs.c.id.in_(run_ids[first : first + MAX_LISTED])
+                rows = connection.execute(select(runs.c.id, runs.c.tenant).where(chosen))
+                found.update({row.id: row.tenant for row in rows})
+        return found
 
     def live(self) -> list[Run]:
         """Return every run that has not ended, oldest first."""

@@ -22,6 +22,7 @@ PREFIX = "WATCHFLOOR_"
 
 SERVICE_URLS = ("MQTT_URL", "REDIS_URL", "DATABASE_URL", "STORAGE_URL", "RAY_ADDRESS")
 """Settings without our prefix: other tools know them by these names."""
+UNPREFIXED = (*SERVICE_URLS, "CHANNEL_KEYS")
 
 Section = TypeVar("Section")
 
@@ -49,7 +50,11 @@ class Settings:
     num_cpus: int = 0
     """CPUs that Ray may use; 0: those of the machine."""
     secret_file: str = ""
-    """File with the key that signs tokens, 32 bytes or more; empty: the floor makes one and stays on loopback."""
+    """File with the key that signs tokens, 32 bytes or more; empty: the floor makes one and stays on loopback.
+    Several keys, one a line: the first signs, tokens of the others still count."""
+    channel_keys: str = dataclasses.field(default="", repr=False)
+    """Keys of the hub's journal, ``id:base64key`` with 16, 24 or 32 bytes, comma-separated; the first encrypts,
+    all decrypt; empty: payloads are stored as they are."""
     topic_root: str = "wf"
     """First level of every MQTT topic of the floor."""
     url: str = ""
@@ -122,7 +127,7 @@ def section_name(section: type) -> str:
 def env_name(section: type, field: str) -> str:
     """Return the environment variable of one field."""
     name = section_name(section)
-    if not name and field.upper() in SERVICE_URLS:
+    if not name and field.upper() in UNPREFIXED:
         return field.upper()
     return PREFIX + (f"{name}_{field}" if name else field).upper()
 

@@ -1,16 +1,18 @@
 """Broadcasts from any process: a call that never raises and hardly waits.
 
-The caller's thread only encodes and buffers; a thread of this module sends batches to
-the hub, or to the HTTP API outside Ray, and counts what became of every message.
+The caller's thread encodes and buffers, and sends a message that comes alone; all others
+are sent by a thread of this module, in batches, to the hub or outside Ray to the HTTP API.
+That thread also counts what became of every message.
 Invariant: taken = confirmed + waiting + coalesced + dropped by reason, at every moment.
 """
 
 import asyncio
 import atexit
-import itertools
+import contextlib
 import logging
 import os
-import secrets
+import select
+import socket
 import threading
 import time
 from collections import Counter
@@ -21,9 +23,10 @@ from typing import Any
 from cluster import metrics
 from cluster.clock import Clock, SystemClock
 from cluster.settings import Settings, load_section
-from realtime.backoff import Backoff
+from realtime.batch_sender import BatchSender
+from realtime.book_metrics import BOOKS
+from realtime.books import Book, Label, label_of
 from realtime.broadcast_calls import BroadcastCalls, Message
-from realtime.channels import kind_of
 from realtime.errors import InvalidChannelError, InvalidMessageError, TransportError
 from realtime.failure_log import FailureLog
 from realtime.messages import encode
@@ -35,7 +38,15 @@ from realtime.transport import Transport, open_transport
 logger = logging.getLogger(__name__)
 
 IDLE_WAIT_S = 1.0
+CONFIRM_STEP_S = 1.0
+BELL_BYTES = 4_096
+ALONE_S = 0.002
+"""Pause after which a call may send its message itself; of many in a row each would pay for waking the hub."""
+DIRECT_MAX_BYTES = 16_384
+"""Largest payload that leaves from the caller's thread; with all before it confirmed, the socket has room for it."""
 ASYNC_STEP_S = 0.005
+INVALID: Label = ("invalid", "invalid")
+"""What is counted for a message whose channel or class nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +56,11 @@ class BroadcastHealth:
     is_ok: bool
     """False after a failed batch, until one is confirmed again."""
     transport: str
-    """``hub``, ``http``, or ``none`` before the first batch."""
+    """``socket`` or ``actor`` of the hub, ``http``, or ``none`` before the first batch and after a failed one."""
     waiting: int
     waiting_bytes: int
+    taken_total: int
+    """Messages that calls handed in, one for each channel: what follows, and what waits."""
     confirmed_total: int
     coalesced_total: int
     """Values of progress bars that a newer one replaced before they were sent."""
@@ -68,8 +81,8 @@ class Broadcaster(BroadcastCalls):
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
-        self._open_transport = open_transport
         self._clock = clock or SystemClock()
+        self._sender = BatchSender(settings, open_transport, self._clock, self)
         self._buffer = SendBuffer(settings)
         # Re-entrant: a signal handler that broadcasts may interrupt a call of the same thread.
         self._lock = threading.RLock()
@@ -77,18 +90,21 @@ class Broadcaster(BroadcastCalls):
         self._has_room = threading.Condition(self._lock)
         self._is_idle = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
-        self._sending: list[Waiting] = []
+        self._is_thread_away = False  # it has left the lock, and the sender is its own
+        self._bell: tuple[socket.socket, socket.socket] | None = None
+        self._last_call_s = 0.0
+        self._poll_s = CONFIRM_STEP_S
+        self._is_bell_needed = False  # it waits for the hub, and would not hear of work
         self._is_closing = False
         self._stop = threading.Event()
         self._is_ok = True
-        self._transport: Transport | None = None
-        self._confirmed_total = 0
-        self._coalesced_total = 0
-        self._dropped: Counter[str] = Counter()
+        self._flushing = 0  # callers that wait until all is sent: progress keeps no pace then
+        self._taken: Counter[Label] = Counter()
+        self._confirmed: Counter[Label] = Counter()
+        self._coalesced: Counter[Label] = Counter()
+        self._dropped: Counter[tuple[str, str, str]] = Counter()  # by kind, class and reason
         self._last_error = ""
         self._failure_log = FailureLog(self._clock)
-        self._batch_prefix = secrets.token_hex(8)
-        self._batches = itertools.count()
 
     def publish(
         self,
@@ -131,31 +147,53 @@ class Broadcaster(BroadcastCalls):
         """
         deadline_s = time.monotonic() + timeout_s
         with self._is_idle:
-            while self._buffer or self._sending:
-                if not self._is_idle.wait(max(0.0, deadline_s - time.monotonic())) and time.monotonic() >= deadline_s:
-                    return False
+            self._flushing += 1
+            self._wake_thread()
+            try:
+                while self._buffer or not self._sender.is_idle:
+                    left_s = max(0.0, deadline_s - time.monotonic())
+                    if not self._is_idle.wait(left_s) and time.monotonic() >= deadline_s:
+                        return False
+            finally:
+                self._flushing -= 1
         return True
 
     def health(self) -> BroadcastHealth:
         """Return the state of this process's broadcasts; cheap."""
         with self._lock:
+            dropped: Counter[str] = Counter()
+            for (_, _, reason), count in self._dropped.items():
+                dropped[reason] += count
             return BroadcastHealth(
                 is_ok=self._is_ok,
-                transport=self._transport.name if self._transport else "none",
-                waiting=len(self._buffer) + len(self._sending),
+                transport=self._sender.transport_name,
+                waiting=len(self._buffer) + len(self._sender.messages),
                 waiting_bytes=self._buffer.num_bytes,
-                confirmed_total=self._confirmed_total,
-                coalesced_total=self._coalesced_total,
-                dropped_by_reason=dict(self._dropped),
+                taken_total=self._taken.total(),
+                confirmed_total=self._confirmed.total(),
+                coalesced_total=self._coalesced.total(),
+                dropped_by_reason=dict(dropped),
                 last_error=self._last_error,
             )
+
+    def book(self) -> Book:
+        """Return the account of every message that was handed in; takes as long as what waits is long."""
+        with self._lock:
+            waiting = Counter((*label_of(one.draft), "waiting") for one in self._buffer)
+            waiting.update((*label_of(one.draft), "in flight") for one in self._sender.messages)
+            settled: Counter[tuple[str, str, str, str]] = Counter()
+            for outcome, counts in (("delivered", self._confirmed), ("coalesced", self._coalesced)):
+                settled.update({(*label, outcome, ""): count for label, count in counts.items()})
+            settled.update({(kind, cls, "dropped", why): count for (kind, cls, why), count in self._dropped.items()})
+            return Book(taken=dict(self._taken), settled=settled, open=waiting)
 
     def close(self, timeout_s: float | None = None) -> None:
         """Send what waits, for at most ``timeout_s``, then stop; later calls are dropped."""
         self.flush(self._settings.exit_flush_s if timeout_s is None else timeout_s)
         with self._lock:
             self._is_closing = True
-            self._has_work.notify_all()
+            self._sender.gives_up_soon = True
+            self._wake_thread()
             self._has_room.notify_all()
         self._stop.set()
         if self._thread is not None:
@@ -195,6 +233,7 @@ class Broadcaster(BroadcastCalls):
 
     def _take(self, draft: Draft, run_id: str | None) -> bool:
         with self._lock:
+            self._taken[label_of(draft)] += 1
             if self._offer(draft, run_id):
                 return True
             # Progress never waits, and nobody waits for a hub that does not answer.
@@ -208,6 +247,8 @@ class Broadcaster(BroadcastCalls):
 
     async def _atake(self, draft: Draft, run_id: str | None) -> bool:
         deadline_s = time.monotonic() + self._settings.block_s
+        with self._lock:
+            self._taken[label_of(draft)] += 1
         while True:
             with self._lock:
                 if self._offer(draft, run_id):
@@ -220,15 +261,54 @@ class Broadcaster(BroadcastCalls):
     def _offer(self, draft: Draft, run_id: str | None) -> bool:
         if self._is_closing:
             return False
-        offer = self._buffer.offer(draft, self._clock.monotonic_s(), run_id)
-        self._coalesced_total += offer.coalesced
+        now_s = self._clock.monotonic_s()
+        is_alone, self._last_call_s = now_s - self._last_call_s > ALONE_S, now_s
+        offer = self._buffer.offer(draft, now_s, run_id)
+        if offer.coalesced:
+            self._coalesced[label_of(draft)] += offer.coalesced
         for waiting in offer.displaced:
             self._drop(waiting.draft, "displaced", waiting.run_id)
         if offer.is_accepted:
             if self._thread is None:
                 self._start()
-            self._has_work.notify()
+            if not (is_alone and self._send_at_once(draft)):
+                self._wake_thread()
         return offer.is_accepted
+
+    def _send_at_once(self, draft: Draft) -> bool:
+        # A message that finds the way clear leaves from the caller's own thread: handing it to
+        # another costs more than sending it. Nothing here can wait.
+        if (
+            self._is_thread_away
+            or len(self._buffer) > 1
+            or len(draft.data) > DIRECT_MAX_BYTES
+            or not self._sender.is_smooth
+            or self._wait_s() > 0
+        ):
+            return False
+        self._is_thread_away = True  # a signal handler that broadcasts now must not come in between
+        try:
+            self._take_batch()
+            self._sender.send()
+        finally:
+            self._is_thread_away = False
+        self._has_work.notify()  # to await the confirmation, or to try again
+        return True
+
+    def _take_batch(self) -> None:
+        self._sender.add(self._next_batch())
+        self._has_room.notify_all()
+
+    def _next_batch(self) -> list[Waiting]:
+        settings, now_s = self._settings, self._clock.monotonic_s()
+        return self._buffer.take(settings.batch_size, settings.batch_max_bytes, now_s, at_once=self._flushing > 0)
+
+    def _wake_thread(self) -> None:
+        self._has_work.notify()
+        if self._is_bell_needed and self._bell is not None:
+            self._is_bell_needed = False
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                self._bell[1].send(b"!")
 
     def _may_wait(self, draft: Draft) -> bool:
         return self._is_ok and not self._is_closing and draft.priority is not Priority.PROGRESS
@@ -240,7 +320,8 @@ class Broadcaster(BroadcastCalls):
         known = isinstance(error, InvalidChannelError | InvalidMessageError)
         reason = "invalid" if known else "internal"
         with self._lock:
-            self._dropped[reason] += 1
+            self._taken[INVALID] += 1
+            self._dropped[(*INVALID, reason)] += 1
             self._last_error = str(error)
         metrics.websocket_broadcast_failure.labels(kind="invalid", reason=reason).inc()
         self._failure_log.add("invalid", reason, message.run_id, str(error))
@@ -249,88 +330,96 @@ class Broadcaster(BroadcastCalls):
     # -- the sending thread ------------------------------------------------------------
 
     def _start(self) -> None:
+        self._bell = socket.socketpair()
+        self._bell[1].setblocking(False)
         self._thread = threading.Thread(target=self._run, name="broadcaster", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        while True:
-            with self._lock:
-                while not self._buffer and not self._is_closing:
-                    self._has_work.wait(IDLE_WAIT_S)
-                if self._is_closing:
-                    break
-                self._sending = self._buffer.take(self._settings.batch_size, self._settings.batch_max_bytes)
-                self._has_room.notify_all()
+        while self._wait_for_work():
+            pause_s = 0.0
             try:
-                self._send(self._sending)
+                pause_s = self._work()
             except Exception:
                 # The thread must outlive a bug: without it every later broadcast is lost.
                 logger.exception("broadcast batch failed unexpectedly")
-                with self._lock:
-                    self._drop_waiting(self._sending, "internal")
+                self._sender.drop_all("internal")
+                self._sender.close()
             with self._lock:
-                self._sending = []
-                if not self._buffer:
+                self._is_thread_away = False
+                if not self._buffer and self._sender.is_idle:
                     self._is_idle.notify_all()
             self._failure_log.write()
-        if self._transport is not None:
-            self._transport.close()
+            if pause_s:
+                self._stop.wait(pause_s)
+        self._sender.close()
+        if self._bell is not None:
+            for end in self._bell:
+                end.close()
 
-    def _send(self, batch: list[Waiting]) -> None:
-        while batch:
-            refused = self._send_until_refused(batch)
-            if refused is None:
-                return
-            index, reason = refused
-            self._confirm(batch[:index])
-            with self._lock:
-                self._drop_waiting(batch[index : index + 1], reason)
-            batch = batch[index + 1 :]
+    def _wait_for_work(self) -> bool:
+        with self._lock:
+            while self._sender.is_idle and not self._is_closing and (wait_s := self._wait_s()) > 0:
+                self._has_work.wait(wait_s)
+            if self._is_closing and self._sender.is_idle:
+                return False
+            self._is_thread_away = True
+            if self._wait_s() <= 0 and self._sender.has_room and not self._is_closing:
+                self._take_batch()
+            # Progress that waits for its turn may be due before the next confirmation.
+            self._poll_s = min(CONFIRM_STEP_S, self._wait_s()) if self._sender.has_room else CONFIRM_STEP_S
+            self._is_bell_needed = self._sender.has_room and self._sender.awaited is not None
+            return True
 
-    def _send_until_refused(self, batch: list[Waiting]) -> tuple[int, str] | None:
-        """Send ``batch`` until confirmed or dropped; else say which message was refused and why."""
-        name = f"{self._batch_prefix}-{next(self._batches)}"
-        drafts = [waiting.draft for waiting in batch]
-        give_up_s, backoff = self._clock.monotonic_s() + self._settings.retry_for_s, Backoff()
-        while True:
-            try:
-                if self._transport is None:
-                    self._transport = self._open_transport()
-                self._transport.send(name, drafts, self._settings.confirm_timeout_s)
-            except TransportError as error:
-                with self._lock:
-                    self._last_error = str(error)
-                    if error.is_final:
-                        return error.confirmed, error.reason
-                    self._is_ok = False
-                    # Those who wait for room would now wait in vain.
-                    self._has_room.notify_all()
-                    if self._is_closing or self._clock.monotonic_s() >= give_up_s:
-                        self._drop_waiting(batch, error.reason)
-                        return None
-                self._reset_transport()
-                self._stop.wait(backoff.next_pause_s())
-            else:
-                self._confirm(batch)
-                return None
+    def _work(self) -> float:
+        """Send what can be sent, or wait for a confirmation and for further work, whichever comes first."""
+        awaited = self._sender.awaited
+        if awaited is None:
+            return self._sender.send()
+        assert self._bell is not None
+        bell = self._bell[0].fileno()
+        # Not select.select: a gateway has more open files than that can name.
+        poll = select.poll()
+        for number in (awaited, bell) if self._sender.has_room else (awaited,):
+            poll.register(number, select.POLLIN)
+        readable = {number for number, _ in poll.poll(1000 * self._poll_s)}
+        if bell in readable:
+            self._bell[0].recv(BELL_BYTES)
+        return self._sender.confirm() if awaited in readable else self._sender.check()
 
-    def _reset_transport(self) -> None:
-        # Opened anew for each try: the hub may have a successor, Ray may have been
-        # shut down and initialised again, the floor may listen on another port.
-        if self._transport is not None:
-            self._transport.close()
-        self._transport = None
+    def _wait_s(self) -> float:
+        wait_s = self._buffer.wait_s(self._clock.monotonic_s())
+        if wait_s is None:
+            return IDLE_WAIT_S
+        return 0.0 if self._flushing else wait_s
 
-    def _confirm(self, batch: list[Waiting]) -> None:
+    # -- what the sender tells ---------------------------------------------------------
+
+    def on_failure(self, error: TransportError) -> None:
+        """See ``batch_sender.Outcome``."""
+        with self._lock:
+            self._last_error = str(error)
+            self._is_ok = False
+            # Those who wait for room would now wait in vain.
+            self._has_room.notify_all()
+
+    def on_dropped(self, messages: list[Waiting], reason: str, settle: Callable[[], object]) -> None:
+        """See ``batch_sender.Outcome``."""
+        with self._lock:
+            self._drop_waiting(messages, reason)
+            settle()
+
+    def on_confirmed(self, messages: list[Waiting], settle: Callable[[], object]) -> None:
+        """See ``batch_sender.Outcome``."""
         now_s = self._clock.monotonic_s()
         # Counted by label first: looking a label up costs more than all else here, and this
         # thread shares one interpreter with the callers.
         called_at_s: dict[str, list[float]] = {}
         classes: Counter[tuple[str, str]] = Counter()
-        for waiting in batch:
-            kind = kind_of(waiting.draft.channel)
-            called_at_s.setdefault(kind, []).append(waiting.called_at_s)
-            classes[kind, waiting.draft.priority] += 1
+        for waiting in messages:
+            label = label_of(waiting.draft)
+            called_at_s.setdefault(label[0], []).append(waiting.called_at_s)
+            classes[label] += 1
         for (kind_name, priority), count in classes.items():
             metrics.websocket_broadcast_success.labels(kind=kind_name, priority=priority).inc(count)
         for kind_name, times_s in called_at_s.items():
@@ -339,11 +428,13 @@ class Broadcaster(BroadcastCalls):
                 duration.observe(now_s - time_s)
         with self._lock:
             self._is_ok = True
-            self._confirmed_total += len(batch)
+            self._confirmed.update(classes)
+            settle()
 
     def _drop_rest(self) -> None:
         with self._lock:
-            while rest := self._buffer.take(self._settings.batch_size, self._settings.batch_max_bytes):
+            self._flushing += 1
+            while rest := self._next_batch():
                 self._drop_waiting(rest, "closed")
 
     def _drop_waiting(self, batch: list[Waiting], reason: str) -> None:
@@ -352,8 +443,8 @@ class Broadcaster(BroadcastCalls):
 
     def _drop(self, draft: Draft, reason: str, run_id: str | None) -> None:
         # Runs under the lock; the log lines are written after it is released.
-        kind = kind_of(draft.channel)
-        self._dropped[reason] += 1
+        kind, priority = label_of(draft)
+        self._dropped[kind, priority, reason] += 1
         metrics.websocket_broadcast_failure.labels(kind=kind, reason=reason).inc()
         self._failure_log.add(kind, reason, run_id, self._last_error)
 
@@ -387,6 +478,7 @@ def get_broadcaster() -> Broadcaster:
             if _of_process is None:
                 broadcaster = Broadcaster(load_section(BroadcastSettings), lambda: open_transport(Settings.load()))
                 atexit.register(broadcaster.close)
+                BOOKS.keep("publisher", broadcaster.book)
                 os.register_at_fork(after_in_child=_forget_in_child)
                 _of_process = broadcaster
     return _of_process
@@ -396,3 +488,4 @@ def _forget_in_child() -> None:
     # A forked child has the parent's buffer but not its thread: it begins afresh.
     global _of_process, _of_process_lock
     _of_process, _of_process_lock = None, threading.Lock()
+    BOOKS.begin_again()

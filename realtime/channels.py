@@ -2,10 +2,12 @@
 
 Knows no subscriptions and no rights; who may read a channel is decided by the gateway.
 Invariant: every name that ``kind_of`` accepts can be subscribed to by a Centrifuge SDK
-and carries its audience before the first colon.
+and carries its audience before the first colon; behind a ``#`` it names the only users
+who may listen (``group:ops#42,43``).
 """
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import lru_cache
 
@@ -22,9 +24,13 @@ class ChannelKind(StrEnum):
     GROUP = "group"
     RUN = "run"
     DEVICE = "device"
+    GATEWAY = "gateway"
+    """The gateway replicas themselves; no client ever."""
 
 
 NOC_ALL = names.CHANNEL_NOC
+GATEWAY_ALL = "gateway:all"
+"""What every gateway replica hears (see ``notices``)."""
 
 MAX_CHANNEL_LENGTH = 200
 
@@ -34,9 +40,10 @@ _FORMS = {
     ChannelKind.NOC: re.compile(rf"all|client-{_ID}"),
     ChannelKind.USER: re.compile(_ID),
     ChannelKind.TENANT: re.compile(_ID),
-    ChannelKind.GROUP: re.compile(_ID),
+    ChannelKind.GROUP: re.compile(rf"{_ID}(#{_ID}(,{_ID})*)?"),
     ChannelKind.RUN: re.compile(_ID),
     ChannelKind.DEVICE: re.compile(rf"{_LEVEL}/{_LEVEL}"),
+    ChannelKind.GATEWAY: re.compile("all"),
 }
 
 
@@ -57,6 +64,24 @@ def kind_of(channel: str) -> ChannelKind:
     return kind
 
 
+def is_channel(name: str) -> bool:
+    """Tell whether ``name`` is one that ``kind_of`` accepts."""
+    try:
+        kind_of(name)
+    except InvalidChannelError:
+        return False
+    return True
+
+
+def limited_to(channel: str) -> frozenset[str] | None:
+    """Return the only users who may listen to ``channel``; None: its name limits nobody.
+
+    A valid name is assumed.
+    """
+    _, sign, users = channel.partition("#")
+    return frozenset(users.split(",")) if sign else None
+
+
 def noc_client(client_id: int | str) -> str:
     """Return the channel of the NOC dashboards that watch one client."""
     return _checked(f"noc:client-{client_id}")
@@ -72,9 +97,10 @@ def tenant(tenant_id: int | str) -> str:
     return _checked(f"tenant:{tenant_id}")
 
 
-def group(group_name: str) -> str:
-    """Return the channel of a named group."""
-    return _checked(f"group:{group_name}")
+def group(group_name: str, users: Iterable[int | str] = ()) -> str:
+    """Return the channel of a named group; with ``users`` of these users alone."""
+    limit = ",".join(str(one) for one in users)
+    return _checked(f"group:{group_name}#{limit}" if limit else f"group:{group_name}")
 
 
 def run(run_id: str) -> str:

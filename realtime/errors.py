@@ -111,3 +111,38 @@ class TransportError(RealtimeError):
 
     def __str__(self) -> str:
         return f"broadcast over {self.transport} failed: {self.reason}"
+
+
+class HubFrameError(RealtimeError):
+    """Bytes on the hub's socket that cannot be used; that connection ends."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the hub's socket carried {self.reason}"
+
+
+class HubRefusedError(RealtimeError):
+    """The hub's socket cannot answer this request; the hub's actor can, or says why not."""
+
+    def __init__(self, operation: str, reason: str) -> None:
+        super().__init__(operation, reason)
+        self.operation = operation
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the hub's socket does not answer {self.operation!r}: {self.reason}"
+
+
+class UnreadablePayloadError(RealtimeError):
+    """A payload in the journal that no key opens; the hub begins new epochs."""
+
+    def __init__(self, key_id: str, reason: str) -> None:
+        super().__init__(key_id, reason)
+        self.key_id = key_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"a payload of the journal under key {self.key_id!r} cannot be read: {self.reason}"

@@ -10,6 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 
 from cluster.clock import Clock
+from realtime.books import Book, Label, label_of
 from realtime.channels import kind_of
 from realtime.idempotency import IdempotencyWindow
 from realtime.journal import JournalRecord, JournalState
@@ -50,10 +51,10 @@ class Hub:
         self._unmarked: set[str] = set()
         self._forgotten: set[str] = set()
         self._history_bytes = 0
-        self.publications: Counter[tuple[str, str]] = Counter()
-        """Publications by (channel kind, priority)."""
-        self.duplicates_total = 0
-        self.coalesced_total = 0
+        self.drafts: Counter[Label] = Counter()
+        """What was handed in; each became a publication or was a duplicate."""
+        self.publications: Counter[Label] = Counter()
+        self.duplicates: Counter[Label] = Counter()
         self.channels_evicted_total = 0
 
     # -- publishing --------------------------------------------------------------------
@@ -70,11 +71,14 @@ class Hub:
         time_ms = int(self._clock.time_s() * 1000)
         positions = []
         for index, draft in enumerate(drafts):
+            label = label_of(draft)
+            self.drafts[label] += 1
             position = self._known(draft, batch, index, now_s)
             if position is None:
                 position = self._append(draft, batch, index, now_s, time_ms)
+                self.publications[label] += 1
             else:
-                self.duplicates_total += 1
+                self.duplicates[label] += 1
             positions.append(position)
         self._forget_surplus()
         return positions
@@ -88,6 +92,8 @@ class Hub:
         stream = self._stream(draft.channel)
         before = stream.num_bytes
         entry, superseded = stream.append(draft, self._log.top + 1, batch, index, time_ms)
+        if superseded is not None:
+            self._log.supersede(superseded)
         self._log.append(entry)
         self._remember(entry, now_s)
         stream.last_used_s = now_s
@@ -101,8 +107,6 @@ class Hub:
             before = stream.num_bytes
             stream.drop_oldest()
             self._history_bytes += stream.num_bytes - before
-        self.coalesced_total += superseded
-        self.publications[kind_of(draft.channel), draft.priority] += 1
         return entry.publication.position
 
     def _remember(self, entry: Entry, now_s: float) -> None:
@@ -125,6 +129,11 @@ class Hub:
         return self._log.mark.epoch
 
     @property
+    def coalesced_total(self) -> int:
+        """Publications whose place a newer one took while readers could still have got them."""
+        return self._log.coalesced.total()
+
+    @property
     def num_channels(self) -> int:
         return len(self._active) + len(self._idle)
 
@@ -132,6 +141,22 @@ class Hub:
     def history_bytes(self) -> int:
         """Bytes of payload in all histories."""
         return self._history_bytes
+
+    def books(self) -> dict[str, Book]:
+        """Return the accounts of what was handed in, and of the log that gateways read; cheap."""
+        log = self._log
+        drafts = Book(
+            taken=dict(self.drafts),
+            settled={(*label, "published", ""): count for label, count in self.publications.items()}
+            | {(*label, "duplicate", ""): count for label, count in self.duplicates.items()},
+        )
+        held = Book(
+            taken=self.publications + log.resumed,
+            settled={(*label, "coalesced", ""): count for label, count in log.coalesced.items()}
+            | {(*label, "aged out", ""): count for label, count in log.aged_out.items()},
+            open={(*label, "held"): count for label, count in log.held.items()},
+        )
+        return {"hub": drafts, "log": held}
 
     @property
     def log_size(self) -> int:
@@ -163,6 +188,16 @@ class Hub:
             return HistoryReply(tuple(stream.newest(limit)), stream.position, recovered=False)
         found = stream.since(since, limit)
         return HistoryReply(tuple(found or ()), stream.position, recovered=found is not None)
+
+    def remove_history(self, channel: str) -> StreamPosition:
+        """Drop all that is kept of ``channel``, and return its top: earlier positions cannot be recovered."""
+        stream = self._used(channel)
+        self._history_bytes -= stream.num_bytes
+        while stream.drop_oldest():
+            pass
+        # A hub that resumes from the journal must not bring it back.
+        self._unmarked.add(channel)
+        return stream.position
 
     def positions(self, channels: Sequence[str]) -> dict[str, StreamPosition]:
         """Return the top of each channel's stream."""
@@ -318,6 +353,9 @@ class Hub:
             stream.last_used_s = now_s
             self._history_bytes += stream.num_bytes
             (self._active if stream.num_publications else self._idle)[channel] = stream
+        for entry in state.entries:
+            if entry.is_superseded:
+                self._log.supersede(entry)
         self._forget_surplus()
 
     def _log_mark(self, top: int) -> Mark:

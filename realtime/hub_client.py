@@ -1,9 +1,11 @@
-"""Typed front of the hub's actor: time-outs, retries and our errors instead of Ray's.
+"""Typed front of the hub: time-outs, retries and our errors instead of Ray's and the socket's.
 
-Holds one handle for its life: a look-up by name blocks while the GCS is away, so it
-happens once, and again only after the actor behind the handle has died for good.
-Invariant: a publish is repeated under the batch name of its first try, so however often
-it is sent, the hub appends each draft once.
+A process on the hub's node talks to it over its Unix socket, whose address the actor gives;
+any other process, and any call that the socket cannot carry, takes the actor. Holds one
+handle for its life: a look-up by name blocks while the GCS is away, so it happens once, and
+again only after the actor behind the handle has died for good.
+Invariant: a publish is repeated under the batch name of its first try, so however often and
+whichever way it is sent, the hub appends each draft once.
 """
 
 import asyncio
@@ -11,7 +13,9 @@ import itertools
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -20,7 +24,10 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 from cluster import names
 from realtime import wire
 from realtime.backoff import Backoff
-from realtime.errors import HubNotFoundError, HubUnavailableError
+from realtime.errors import HubNotFoundError, HubRefusedError, HubUnavailableError
+from realtime.hub_connection_socket import BlockingConnection
+from realtime.hub_pool import Found, HubPool
+from realtime.presence import GatewayFigures, PresenceReply, Report
 from realtime.publication import Draft, StreamPosition
 from realtime.replies import Cursor, HistoryReply, HubStats, PollReply
 
@@ -30,6 +37,10 @@ ATTEMPT_TIMEOUT_S = 2.0
 """A lost reply is noticed after this; the same batch is then sent again."""
 POLL_GRACE_S = 5.0
 """What a poll's reply may take beyond the time the hub was asked to wait."""
+
+BY_SOCKET = frozenset({"publish", "poll", "history", "positions"})
+AWAY = (RayActorError, ActorUnavailableError, GetTimeoutError, TimeoutError)
+"""How a hub shows that it does not answer, by the actor or by the socket."""
 
 
 class HubClient:
@@ -41,6 +52,9 @@ class HubClient:
         self._batch_prefix = secrets.token_hex(8)
         self._batches = itertools.count()
         self._looking_up: asyncio.Task[None] | None = None
+        self._pool = HubPool(self._find_socket, self._afind_socket)
+        self.calls: Counter[str] = Counter()
+        """Answered calls of this client by their way, ``socket`` or ``actor``."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return HubClient, (self._handle,)
@@ -85,18 +99,39 @@ class HubClient:
             return []
         sent, batch = wire.write_drafts(drafts), batch or self._next_batch()
         deadline_s, backoff = time.monotonic() + timeout_s, Backoff()
+        may_use_socket = True
         while True:
             try:
+                if may_use_socket:
+                    may_use_socket = False
+                    with suppress(ConnectionError, HubRefusedError):
+                        answer = self._publish_by_socket(batch, sent, deadline_s)
+                        if answer is not None:
+                            return [wire.read_position(position) for position in answer]
                 ref = self._handle.publish.remote(batch, sent)
-                positions = ray.get(ref, timeout=_attempt_s(deadline_s, ATTEMPT_TIMEOUT_S))
-                return [wire.read_position(position) for position in positions]
-            except (RayActorError, ActorUnavailableError, GetTimeoutError) as error:
+                answer = ray.get(ref, timeout=_attempt_s(deadline_s, ATTEMPT_TIMEOUT_S))
+                self.calls["actor"] += 1
+                return [wire.read_position(position) for position in answer]
+            except AWAY as error:
                 pause_s = backoff.next_pause_s()
                 if time.monotonic() + pause_s >= deadline_s:
                     raise HubUnavailableError("publish", timeout_s, type(error).__name__) from error
                 time.sleep(pause_s)
                 if isinstance(error, ActorDiedError):
                     self._look_up_again()
+
+    def open_pipe(self, timeout_s: float) -> BlockingConnection | None:
+        """Return a connection of the caller's own, for publishes that do not wait for each other.
+
+        None when there is no socket for this process. The caller closes it.
+
+        Raises:
+            HubUnavailableError: the hub did not answer.
+        """
+        try:
+            return self._pool.borrow(timeout_s)
+        except AWAY as error:
+            raise HubUnavailableError("open_pipe", timeout_s, type(error).__name__) from error
 
     async def poll(self, cursor: Cursor | None, timeout_s: float = 25.0) -> PollReply:
         """Return what any channel got since ``cursor``; waits up to ``timeout_s`` for news.
@@ -132,6 +167,48 @@ class HubClient:
         found = await self._ask("positions", 5.0, ATTEMPT_TIMEOUT_S, list(channels))
         return {channel: wire.read_position(position) for channel, position in found.items()}
 
+    async def remove_history(self, channel: str) -> StreamPosition:
+        """Drop what the hub keeps of ``channel``; returns the top of its stream.
+
+        Raises:
+            HubUnavailableError: the hub did not answer; to ask again changes nothing more.
+        """
+        return wire.read_position(await self._ask("remove_history", 5.0, ATTEMPT_TIMEOUT_S, channel))
+
+    async def report(self, report: Report) -> bool:
+        """Tell who joined and left on a gateway; False: the hub does not know it and wants to hear everything.
+
+        Raises:
+            HubUnavailableError: the hub did not answer; the same report may be sent again.
+        """
+        known: bool = await self._ask("report", 5.0, ATTEMPT_TIMEOUT_S, wire.write_report(report))
+        return known
+
+    async def presence(self, channel: str, limit: int) -> PresenceReply:
+        """Return up to ``limit`` members of ``channel`` and how many there are.
+
+        Raises:
+            HubUnavailableError: the hub did not answer.
+        """
+        return wire.read_presence(await self._ask("presence", 5.0, ATTEMPT_TIMEOUT_S, channel, limit))
+
+    async def present_channels(self, pattern: str, limit: int) -> dict[str, int]:
+        """Return up to ``limit`` channels that have members, by a file-name pattern, and how many those are.
+
+        Raises:
+            HubUnavailableError: the hub did not answer.
+        """
+        found: dict[str, int] = await self._ask("present_channels", 5.0, ATTEMPT_TIMEOUT_S, pattern, limit)
+        return found
+
+    async def gateways(self) -> tuple[GatewayFigures, ...]:
+        """Return the gateway replicas that report to the hub.
+
+        Raises:
+            HubUnavailableError: the hub did not answer.
+        """
+        return tuple(wire.read_figures(found) for found in await self._ask("gateways", 5.0, ATTEMPT_TIMEOUT_S))
+
     async def stats(self) -> HubStats:
         """Return the hub's figures.
 
@@ -142,19 +219,54 @@ class HubClient:
         return stats
 
     async def _ask(self, operation: str, timeout_s: float, attempt_s: float, *args: Any) -> Any:
-        # Every operation may be repeated: reads change nothing, and publish names its batch.
+        # Every operation may be repeated: reads change nothing, publish names its batch, a report its number.
         deadline_s, backoff = time.monotonic() + timeout_s, Backoff()
+        may_use_socket = operation in BY_SOCKET
         while True:
             try:
+                if may_use_socket:
+                    may_use_socket = False
+                    with suppress(ConnectionError, HubRefusedError):
+                        async with asyncio.timeout(_attempt_s(deadline_s, attempt_s)):
+                            connection = await self._pool.of_loop()
+                            if connection is not None:
+                                answer = await connection.ask(operation, args)
+                                self.calls["socket"] += 1
+                                return answer
                 ref = getattr(self._handle, operation).remote(*args)
-                return await asyncio.wait_for(_answer(ref), _attempt_s(deadline_s, attempt_s))
-            except (RayActorError, ActorUnavailableError, TimeoutError) as error:
+                answer = await asyncio.wait_for(_answer(ref), _attempt_s(deadline_s, attempt_s))
+            except AWAY as error:
                 pause_s = backoff.next_pause_s()
                 if time.monotonic() + pause_s >= deadline_s:
                     raise HubUnavailableError(operation, timeout_s, type(error).__name__) from error
                 await asyncio.sleep(pause_s)
                 if isinstance(error, ActorDiedError):
                     await self._look_up_in_thread(deadline_s)
+            else:
+                self.calls["actor"] += 1
+                return answer
+
+    def _publish_by_socket(self, batch: str, sent: list[wire.WireDraft], deadline_s: float) -> Any:
+        """Return the hub's answer; None when there is no socket for this process."""
+        connection = self._pool.borrow(_attempt_s(deadline_s, ATTEMPT_TIMEOUT_S))
+        if connection is None:
+            return None
+        try:
+            answer = connection.ask("publish", (batch, sent), _attempt_s(deadline_s, ATTEMPT_TIMEOUT_S))
+        finally:
+            self._pool.give_back(connection)
+        self.calls["socket"] += 1
+        return answer
+
+    def _find_socket(self, timeout_s: float) -> Found:
+        ask = getattr(self._handle, "socket_address", None)
+        found: Found = None if ask is None else ray.get(ask.remote(), timeout=timeout_s)
+        return found
+
+    async def _afind_socket(self) -> Found:
+        ask = getattr(self._handle, "socket_address", None)
+        found: Found = None if ask is None else await asyncio.wait_for(_answer(ask.remote()), ATTEMPT_TIMEOUT_S)
+        return found
 
     async def _look_up_in_thread(self, deadline_s: float) -> None:
         # One look-up at a time, shared by all callers of this loop: while the GCS is away

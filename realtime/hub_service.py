@@ -13,18 +13,32 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import TypeVar
 
 from cluster.clock import Clock, SystemClock
+from realtime import notices
 from realtime.behind_marker import BehindMarker
-from realtime.errors import FencedError, JournalLostError, JournalUnavailableError, RealtimeError
+from realtime.books import Book
+from realtime.channels import GATEWAY_ALL
+from realtime.errors import (
+    FencedError,
+    JournalLostError,
+    JournalUnavailableError,
+    RealtimeError,
+    UnreadablePayloadError,
+)
 from realtime.hub import Hub
 from realtime.journal import Journal, JournalRecord, JournalState, Stored
+from realtime.presence import Changes, GatewayFigures, Presence, PresenceReply, Report
 from realtime.publication import Draft, StreamPosition
 from realtime.replies import Cursor, HistoryReply, HubStats, JournalHealth, PollReply
 from realtime.settings import HubSettings
 
 logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 SWEEP_INTERVAL_S = 1.0
 REWRITE_TIMEOUT_S = 60.0
@@ -55,14 +69,14 @@ class HubService:
         self._clock = clock or SystemClock()
         self._started_at_s = self._clock.time_s()
         self._hub = Hub(settings, self._clock)
+        self._presence = Presence(settings)
         self._health = JournalHealth.NONE if journal is None else JournalHealth.AWAY
         self._shown = self._hub.top
         self._news = asyncio.Event()  # something waits for the writer
-        self._shown_more = asyncio.Event()  # replaced each time it is set
-        self._confirmations: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._readers: dict[_Reader, asyncio.TimerHandle] = {}  # those that wait for news, and until when
+        self._confirmations: deque[tuple[int, Callable[[], None]]] = deque()
         self._under_way: asyncio.Queue[tuple[JournalRecord, Stored]] = asyncio.Queue(RECORDS_UNDER_WAY)
         self._is_stalled = False  # readers have waited long enough for the journal
-        self._pollers = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._health_lock = asyncio.Lock()  # held across the marker's file and the change it stands for
         self.is_fenced = asyncio.Event()
@@ -89,30 +103,53 @@ class HubService:
 
     async def publish(self, drafts: Sequence[Draft], batch: str = "") -> list[StreamPosition]:
         """Append ``drafts``; returns when they are in the journal, or the journal is away."""
-        # No await before the append: batches of one caller keep their order.
+        confirmed: asyncio.Future[list[StreamPosition]] = asyncio.get_running_loop().create_future()
+        self.publish_then(drafts, batch, partial(_resolve, confirmed))
+        return await confirmed
+
+    def publish_then(self, drafts: Sequence[Draft], batch: str, answer: Callable[[list[StreamPosition]], None]) -> None:
+        """``publish`` for callers that are no coroutine: ``answer`` is called once, perhaps before this returns."""
+        # The append comes first and at once: batches of one caller keep their order.
         positions = self._hub.publish(drafts, batch)
         self._news.set()
         if self._is_stalled:
             self._show(self._hub.top)
-        if self._health is JournalHealth.OK:
-            await self._confirmed(self._hub.top)
-        return positions
+        if self._health is JournalHealth.OK and self._hub.journalled_seq < self._hub.top:
+            self._confirmations.append((self._hub.top, lambda: answer(positions)))
+        else:
+            answer(positions)
 
     async def poll(self, cursor: Cursor | None, timeout_s: float) -> PollReply:
         """Return what came after ``cursor``, waiting for it up to ``timeout_s``."""
+        news: asyncio.Future[PollReply] = asyncio.get_running_loop().create_future()
+        give_up = self.poll_then(cursor, timeout_s, partial(_resolve, news))
+        try:
+            return await news
+        finally:
+            give_up()
+
+    def poll_then(
+        self, cursor: Cursor | None, timeout_s: float, answer: Callable[[PollReply], None]
+    ) -> Callable[[], None]:
+        """``poll`` for callers that are no coroutine; returns what makes it forget ``answer``."""
         reply = self._hub.since(cursor, self._shown)
         if cursor is None or reply.publications or reply.gap:
-            return reply
+            answer(reply)
+            return _nothing
         # A random part less, so that readers that began together do not poll together.
         wait_s = min(timeout_s, self._settings.poll_timeout_s) * random.uniform(0.8, 1.0)  # noqa: S311
-        self._pollers += 1
-        try:
-            await asyncio.wait_for(self._shown_more.wait(), wait_s)
-        except TimeoutError:
-            return reply
-        finally:
-            self._pollers -= 1
-        return self._hub.since(reply.cursor, self._shown)
+        reader = _Reader(reply.cursor, answer)
+        self._readers[reader] = asyncio.get_running_loop().call_later(wait_s, self._serve, reader)
+        return partial(self._forget_reader, reader)
+
+    def _serve(self, reader: "_Reader") -> None:
+        self._forget_reader(reader)
+        reader.answer(self._hub.since(reader.cursor, self._shown))
+
+    def _forget_reader(self, reader: "_Reader") -> None:
+        timer = self._readers.pop(reader, None)
+        if timer is not None:
+            timer.cancel()
 
     def history(self, channel: str, since: StreamPosition | None, limit: int) -> HistoryReply:
         """See ``Hub.history``."""
@@ -126,6 +163,43 @@ class HubService:
         self._news.set()
         return found
 
+    def remove_history(self, channel: str) -> StreamPosition:
+        """See ``Hub.remove_history``."""
+        position = self._hub.remove_history(channel)
+        self._news.set()
+        return position
+
+    # -- presence ----------------------------------------------------------------------
+
+    def report(self, report: Report) -> bool:
+        """Take a gateway's report of its members; False: unknown, it must tell everything again."""
+        changes = self._presence.report(report, self._clock.monotonic_s())
+        if changes is None:
+            return False
+        self._announce(changes)
+        return True
+
+    def presence(self, channel: str, limit: int) -> PresenceReply:
+        """See ``Presence.members``."""
+        return self._presence.members(channel, limit)
+
+    def present_channels(self, pattern: str, limit: int) -> dict[str, int]:
+        """See ``Presence.channels``."""
+        return self._presence.channels(pattern, limit)
+
+    def gateways(self) -> tuple[GatewayFigures, ...]:
+        """See ``Presence.gateways``."""
+        return self._presence.gateways()
+
+    def _announce(self, changes: Changes) -> None:
+        # Nobody waits for the journal here: who comes and goes is told once, and never recovered.
+        drafts = [Draft(GATEWAY_ALL, notices.write(part)) for part in notices.changes_in_parts(changes)]
+        if drafts:
+            self._hub.publish(drafts)
+            self._news.set()
+            if self._is_stalled:
+                self._show(self._hub.top)
+
     def stats(self) -> HubStats:
         """Return figures; cheap."""
         hub = self._hub
@@ -134,16 +208,22 @@ class HubService:
             started_at_s=self._started_at_s,
             channels=hub.num_channels,
             publications_total=sum(hub.publications.values()),
-            duplicates_total=hub.duplicates_total,
+            duplicates_total=hub.duplicates.total(),
             coalesced_total=hub.coalesced_total,
             channels_evicted_total=hub.channels_evicted_total,
             history_bytes=hub.history_bytes,
             log_size=hub.log_size,
-            pollers=self._pollers,
+            pollers=len(self._readers),
             journal=self._health,
             journal_lag=0 if self._journal is None else hub.journal_lag,
             publications_by_class=dict(hub.publications),
+            presence_members=self._presence.num_members,
+            presence_refused_total=self._presence.refused_total,
         )
+
+    def books(self) -> dict[str, Book]:
+        """See ``Hub.books``."""
+        return self._hub.books()
 
     # -- writing -----------------------------------------------------------------------
 
@@ -210,9 +290,9 @@ class HubService:
     async def _confirmed(self, seq: int) -> None:
         if self._hub.journalled_seq >= seq:
             return
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._confirmations.append((seq, waiting))
-        await waiting
+        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._confirmations.append((seq, partial(_resolve, confirmed, None)))
+        await confirmed
 
     def _confirm(self, records: Sequence[JournalRecord]) -> None:
         for record in records:
@@ -221,21 +301,19 @@ class HubService:
 
     def _release_publishers(self, seq: int) -> None:
         while self._confirmations and self._confirmations[0][0] <= seq:
-            _, waiting = self._confirmations.popleft()
-            if not waiting.done():
-                waiting.set_result(None)
+            self._confirmations.popleft()[1]()
 
     def _show(self, seq: int) -> None:
         if seq > self._shown:
             self._shown = seq
-            self._shown_more.set()
-            self._shown_more = asyncio.Event()
+            for reader in list(self._readers):
+                self._serve(reader)
 
     # -- the journal comes and goes ----------------------------------------------------
 
     async def _begin_with(self, journal: Journal) -> None:
         try:
-            state = await journal.open()
+            state = await self._remembered(journal)
             if state is not None and await self._is_trusted(state):
                 self._hub.resume(state)
                 self._shown = self._hub.top
@@ -245,6 +323,13 @@ class HubService:
             self._hub = Hub(self._settings, self._clock)
             self._shown = self._hub.top
             await self._go_on_without(journal, str(error) or "no answer in time")
+
+    async def _remembered(self, journal: Journal) -> JournalState | None:
+        try:
+            return await journal.open()
+        except UnreadablePayloadError as error:
+            logger.warning("a new epoch begins: %s", error)
+            return None
 
     async def _is_trusted(self, state: JournalState) -> bool:
         if state.owner != self._owner:
@@ -318,6 +403,7 @@ class HubService:
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             self._hub.sweep()
+            self._announce(self._presence.expire(self._clock.monotonic_s()))
             self._news.set()
 
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
@@ -331,6 +417,25 @@ class HubService:
             # Only a bug gets here. A hub without its writer would hang silently.
             logger.error("task %s of the hub failed", task.get_name(), exc_info=task.exception())
             self.is_fenced.set()
+
+
+class _Reader:
+    """A poll that waits."""
+
+    __slots__ = ("answer", "cursor")
+
+    def __init__(self, cursor: Cursor, answer: Callable[[PollReply], None]) -> None:
+        self.cursor = cursor
+        self.answer = answer
+
+
+def _nothing() -> None:
+    """The poll was answered already."""
+
+
+def _resolve(future: "asyncio.Future[Answer]", answer: Answer) -> None:
+    if not future.done():
+        future.set_result(answer)
 
 
 def _heard(stored: Stored) -> None:

@@ -58,6 +58,8 @@ class Journal(Protocol):
 
         Raises:
             JournalUnavailableError: no answer.
+            UnreadablePayloadError: something was remembered that cannot be read; older hubs
+                are fenced off, and ``rewrite`` replaces it.
         """
         ...
 

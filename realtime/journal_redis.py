@@ -1,12 +1,13 @@
 """The hub's journal in Redis or Valkey: one stream of records, one hash of marks.
 
-Translates records to commands and foreign errors to ours; decides nothing. Invariant: a
+Translates records to commands and foreign errors to ours; decides nothing. Invariants: a
 record is one script call, so it is stored whole or not at all, and never by a hub that a
-younger one has replaced.
+younger one has replaced; with keys, no payload is stored that can be read without them.
 """
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -18,6 +19,7 @@ from redis.exceptions import RedisError
 
 from realtime.errors import FencedError, JournalLostError, JournalUnavailableError, RealtimeError
 from realtime.journal import JournalRecord, JournalState, Stored
+from realtime.journal_cipher import JournalCipher
 from realtime.pipe_redis import Answer, RedisPipe
 from realtime.publication import Priority, Publication
 from realtime.recovery import LostRange, Mark
@@ -38,7 +40,7 @@ LOAD_RECORDS = 200
 class RedisJournal:
     """Journal over two connections: one that records are poured into, one for all else."""
 
-    def __init__(self, url: str, owner: str, timeout_s: float) -> None:
+    def __init__(self, url: str, owner: str, timeout_s: float, cipher: JournalCipher | None = None) -> None:
         # No retries here: a record that may or may not be stored is the hub's to decide on.
         self._redis: Any = Redis.from_url(
             url,
@@ -48,6 +50,7 @@ class RedisJournal:
         )
         self._pipe = RedisPipe(url, timeout_s)
         self._owner = owner
+        self._cipher = cipher or JournalCipher()
         self._fence = 0
         self._append = self._redis.register_script(_script("journal_append"))
         self._begin = self._redis.register_script(_script("journal_begin"))
@@ -106,7 +109,7 @@ class RedisJournal:
         after = "-"
         while records := await self._redis.xrange(KEY_LOG, after, count=LOAD_RECORDS):
             for _, fields in records:
-                entries.extend(_read_entry(header, data) for header, data in fields.items())
+                entries.extend(self._read_entry(header, data) for header, data in fields.items())
             after = "(" + records[-1][0].decode()
         owner, log_mark = orjson.loads(head)
         return JournalState(
@@ -130,8 +133,19 @@ class RedisJournal:
         for channel, mark in record.marks.items():
             arguments += (channel, orjson.dumps(_write_mark(mark)))
         for entry in record.entries:
-            arguments += (_write_header(entry), entry.publication.data)
+            key_id, data = self._cipher.seal(entry.publication)
+            arguments += (_write_header(entry, key_id), data)
         return arguments
+
+    def _read_entry(self, header: bytes, data: bytes) -> Entry:
+        # A hub before publications had an ``info``, and before there were keys, ends a field or two earlier.
+        seq, channel, epoch, offset, priority, time_ms, key, batch, index, coalesce_key, *rest = orjson.loads(header)
+        info, key_id = [*rest, "", ""][:2]
+        publication = Publication(
+            channel, offset, data, Priority(priority), time_ms, epoch, info.encode(), coalesce_key
+        )
+        payload = self._cipher.open(key_id, publication)
+        return Entry(seq, replace(publication, data=payload), key, batch, index)
 
     def _settle(self, stored: Stored, answered: Answer) -> None:
         if stored.done() or answered.cancelled():
@@ -159,7 +173,7 @@ def _script(name: str) -> str:
     return resources.files("realtime").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
 
 
-def _write_header(entry: Entry) -> bytes:
+def _write_header(entry: Entry, key_id: str) -> bytes:
     publication = entry.publication
     return orjson.dumps(
         [
@@ -172,15 +186,11 @@ def _write_header(entry: Entry) -> bytes:
             entry.key,
             entry.batch,
             entry.index,
-            entry.coalesce_key,
+            publication.coalesce_key,
+            publication.info.decode(),
+            key_id,
         ]
     )
-
-
-def _read_entry(header: bytes, data: bytes) -> Entry:
-    seq, channel, epoch, offset, priority, time_ms, key, batch, index, coalesce_key = orjson.loads(header)
-    publication = Publication(channel, offset, data, Priority(priority), time_ms, epoch)
-    return Entry(seq, publication, key, batch, index, coalesce_key)
 
 
 def _write_mark(mark: Mark) -> list[Any]:

@@ -6,9 +6,11 @@ left the ring, or may have been lost with an earlier process.
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from realtime.books import Label, label_of
 from realtime.publication import Publication
 from realtime.recovery import LostRange, Mark, can_recover, resumed
 from realtime.replies import Cursor
@@ -46,12 +48,21 @@ class Log:
         self._top = 0
         self._end = SEQ_BLOCK
         self._lost: tuple[LostRange, ...] = ()
+        self.resumed: Counter[Label] = Counter()
+        """Taken over from a lost process, by class."""
+        self.aged_out: Counter[Label] = Counter()
+        """Left because newer ones needed the room."""
+        self.coalesced: Counter[Label] = Counter()
+        """Superseded while they were here; they still take room, but no reader gets them."""
+        self.held: Counter[Label] = Counter()
+        """What a reader could still get."""
 
     def resume(self, mark: Mark, entries: Sequence[Entry]) -> None:
         """Take over what a lost process has journalled, and go on above what it may have used."""
         held = [entry for entry in entries if mark.floor < entry.seq <= mark.top]
         self._floor = held[0].seq - 1 if held else mark.top
         for entry in held:
+            self.resumed[label_of(entry.publication)] += 1
             self._put(entry)
         mark = resumed(replace(mark, floor=self._floor), SEQ_BLOCK)
         self._epoch, self._floor, self._top, self._end, self._lost = (
@@ -89,6 +100,13 @@ class Log:
         assert entry.seq == self._top + 1
         self._top = entry.seq
         self._put(entry)
+
+    def supersede(self, entry: Entry) -> None:
+        """Note that a newer one has taken the place of ``entry``, if that is still here."""
+        if entry.seq > self._floor:
+            label = label_of(entry.publication)
+            self.coalesced[label] += 1
+            self.held[label] -= 1
 
     def read(self, after: int, until: int, max_count: int, max_bytes: int) -> Reading:
         """Return publications after ``after`` up to ``until``; at least one if there is one."""
@@ -129,11 +147,20 @@ class Log:
             self._head += 1
             self._num_bytes -= len(oldest.publication.data)
             self._floor = oldest.seq
+            if not oldest.is_superseded:
+                label = label_of(oldest.publication)
+                self.aged_out[label] += 1
+                self.held[label] -= 1
+        self.held[label_of(entry.publication)] += 1
         self._slots[self._tail % self._size] = entry
         self._tail += 1
         self._num_bytes += len(entry.publication.data)
 
     def _place_after(self, seq: int) -> int:
+        # Almost always asked of the end, and numbers jump at a restart only: count back from the top.
+        place = self._tail - (self._top - seq)
+        if self._head < place <= self._tail and self._slot(place - 1).seq == seq:
+            return place
         places = range(self._head, self._tail)
         return self._head + bisect_right(places, seq, key=lambda place: self._slot(place).seq)
 

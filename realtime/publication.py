@@ -40,6 +40,8 @@ class Draft:
     """Idempotency key: a second draft with the same channel and key is not published again."""
     coalesce_key: str | None = None
     """Latest-only: a newer draft of the same channel and key takes the place of this one."""
+    info: bytes = b""
+    """The client that published it, as one JSON object; empty: a service did."""
 
     def __post_init__(self) -> None:
         kind_of(self.channel)
@@ -73,6 +75,10 @@ class Publication:
     """When the hub took it, milliseconds since the Unix epoch."""
     epoch: str
     """Life of the stream; differs from the reader's: resynchronise that channel."""
+    info: bytes = b""
+    """The client that published it, as one JSON object; empty: a service did."""
+    coalesce_key: str | None = None
+    """Latest-only: whoever holds several of a key, not sent yet, sends only the newest."""
 
     @property
     def position(self) -> StreamPosition:

@@ -3,7 +3,7 @@
 Plain frozen values; no behaviour.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from realtime.publication import Publication, StreamPosition
@@ -77,6 +77,16 @@ class HubStats:
     """Publications that the journal has not confirmed yet."""
     publications_by_class: dict[tuple[str, str], int]
     """Publications by (channel kind, priority)."""
+    presence_members: int = 0
+    """Members of all channels, as the gateways report them."""
+    presence_refused_total: int = 0
+    """Members not held because there were too many."""
+    calls_by_way: dict[str, int] = field(default_factory=dict)
+    """Calls that came over the hub's Unix socket (``socket``) and over its actor (``actor``)."""
+    connections: int = 0
+    """Connections on the socket now."""
+    connections_ended: dict[str, int] = field(default_factory=dict)
+    """Connections that the hub ended, by reason."""
 
     @property
     def journal_ok(self) -> bool:

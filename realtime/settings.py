@@ -36,6 +36,14 @@ class HubSettings:
     """Payload in one poll reply; Ray inlines replies up to 100 kB."""
     reply_max_publications: int = 512
     """Publications in one poll reply."""
+    presence_ttl_s: float = 60.0
+    """Time after which the members of a gateway that was not heard of are gone, in seconds."""
+    presence_members: int = 100_000
+    """Members of all channels held at a time; more are not listed, and counted."""
+    presence_channel_members: int = 5_000
+    """Members of one channel held at a time; more are not listed, and counted."""
+    presence_gateways: int = 256
+    """Gateway replicas known at a time."""
     offset_block: int = 1_000_000
     """Offsets reserved in the journal per channel at a time; a restart skips the rest of a block."""
     journal_timeout_s: float = 3.0
@@ -46,13 +54,14 @@ class HubSettings:
     def __post_init__(self) -> None:
         for name in (
             "history_size", "history_max_bytes", "total_max_bytes", "log_size", "log_max_bytes", "max_channels",
-            "idempotency_size", "reply_max_bytes", "reply_max_publications",
+            "idempotency_size", "reply_max_bytes", "reply_max_publications", "presence_members",
+            "presence_channel_members", "presence_gateways",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in (
             "history_ttl_s", "channel_idle_s", "idempotency_ttl_s", "poll_timeout_s", "journal_timeout_s",
-            "journal_retry_s",
+            "journal_retry_s", "presence_ttl_s",
         ):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -70,6 +79,8 @@ class BroadcastSettings:
     """Bytes of payload that wait in this process at a time."""
     progress_keys: int = 1_024
     """Progress bars that this process may move at a time; each holds its latest value only."""
+    progress_per_s: int = 1_000
+    """Values of progress bars sent per second; more wait, and only the latest of a bar does. A flush sends them all."""
     block_s: float = 0.05
     """Longest time a call waits for room in a full buffer, in seconds; progress never waits."""
     batch_size: int = 256
@@ -84,7 +95,9 @@ class BroadcastSettings:
     """Time that a process waits at its end for its last broadcasts, in seconds."""
 
     def __post_init__(self) -> None:
-        for name in ("buffer_size", "buffer_max_bytes", "progress_keys", "batch_size", "batch_max_bytes"):
+        for name in (
+            "buffer_size", "buffer_max_bytes", "progress_keys", "progress_per_s", "batch_size", "batch_max_bytes",
+        ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("block_s", "exit_flush_s"):

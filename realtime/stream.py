@@ -26,7 +26,6 @@ class Entry:
     batch: str = ""
     """Name of the publish call that brought it, with ``index`` its place therein."""
     index: int = 0
-    coalesce_key: str | None = None
     is_superseded: bool = False
     """A newer publication with its coalesce key came; readers are spared this one."""
 
@@ -84,15 +83,17 @@ class Stream:
         """Top of the stream."""
         return StreamPosition(self._epoch, self._top)
 
-    def append(self, draft: Draft, seq: int, batch: str, index: int, time_ms: int) -> tuple[Entry, bool]:
-        """Give ``draft`` the next offset; also says whether it superseded an older one."""
+    def append(self, draft: Draft, seq: int, batch: str, index: int, time_ms: int) -> tuple[Entry, Entry | None]:
+        """Give ``draft`` the next offset; also returns the older entry that it superseded, if any."""
         if self._top + 1 >= self._end:
             # The journal has been away for a whole block. Going on in this epoch, a
             # restarted hub could hand the same offsets out again.
             self.begin_epoch()
         self._top = offset = self._top + 1
-        publication = Publication(draft.channel, offset, draft.data, draft.priority, time_ms, self._epoch)
-        entry = Entry(seq, publication, draft.key, batch, index, draft.coalesce_key)
+        publication = Publication(
+            draft.channel, offset, draft.data, draft.priority, time_ms, self._epoch, draft.info, draft.coalesce_key
+        )
+        entry = Entry(seq, publication, draft.key, batch, index)
         superseded = self._hold(entry)
         self.trim(time_ms)
         return entry, superseded
@@ -127,8 +128,8 @@ class Stream:
             return False
         offset, entry = self._entries.popitem(last=False)
         self.num_bytes -= len(entry.publication.data)
-        if entry.coalesce_key is not None:
-            self._latest.pop(entry.coalesce_key, None)
+        if entry.publication.coalesce_key is not None:
+            self._latest.pop(entry.publication.coalesce_key, None)
         self._floor = offset
         return True
 
@@ -159,18 +160,17 @@ class Stream:
         if mark.epoch == self._epoch:
             self._end = max(self._end, mark.end)
 
-    def _hold(self, entry: Entry) -> bool:
-        publication = entry.publication
-        superseded = False
-        if entry.coalesce_key is not None:
-            older = self._entries.pop(self._latest.get(entry.coalesce_key, 0), None)
+    def _hold(self, entry: Entry) -> Entry | None:
+        publication, older = entry.publication, None
+        if publication.coalesce_key is not None:
+            older = self._entries.pop(self._latest.get(publication.coalesce_key, 0), None)
             if older is not None:
-                older.is_superseded = superseded = True
+                older.is_superseded = True
                 self.num_bytes -= len(older.publication.data)
-            self._latest[entry.coalesce_key] = publication.offset
+            self._latest[publication.coalesce_key] = publication.offset
         self._entries[publication.offset] = entry
         self.num_bytes += len(publication.data)
-        return superseded
+        return older
 
     def _newest(self, limit: int, after: int) -> list[Publication]:
         found: list[Publication] = []

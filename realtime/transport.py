@@ -19,13 +19,33 @@ class Transport(Protocol):
     the first attempt arrived. Used by one thread at a time.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The way, in a word."""
+        ...
 
-    def send(self, batch: str, drafts: Sequence[Draft], timeout_s: float) -> None:
-        """Return when the hub has confirmed ``drafts``.
+    @property
+    def never_blocks_when_idle(self) -> bool:
+        """True: ``send`` of a small batch returns at once while nothing is under way."""
+        ...
+
+    def send(self, batch: str, drafts: Sequence[Draft], timeout_s: float) -> int:
+        """Hand ``drafts`` over; returns how many of the oldest batches under way are confirmed, this one included.
 
         Raises:
             TransportError: not confirmed; ``is_final`` says whether repeating can help.
+        """
+        ...
+
+    def fileno(self) -> int:
+        """Return what becomes readable when a confirmation comes; asked only while one is awaited."""
+        ...
+
+    def confirm(self, timeout_s: float) -> int:
+        """Return how many of the oldest batches under way are newly confirmed, once there is something to read.
+
+        Raises:
+            TransportError: nothing that is under way can be confirmed any more.
         """
         ...
 
@@ -35,7 +55,7 @@ class Transport(Protocol):
 
 
 def open_transport(settings: Settings) -> Transport:
-    """Return the hub's actor inside a Ray program, and the HTTP API everywhere else.
+    """Return the hub's socket or actor inside a Ray program, and the HTTP API everywhere else.
 
     Raises:
         TransportError: there is no hub, or no address of a floor.

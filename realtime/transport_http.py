@@ -17,6 +17,7 @@ class HttpTransport:
     """Transport over ``POST /api/publish``."""
 
     name = "http"
+    never_blocks_when_idle = False
 
     def __init__(self, url: str, token: str) -> None:
         headers = {"Content-Type": "application/json"}
@@ -24,7 +25,8 @@ class HttpTransport:
             headers["Authorization"] = f"Bearer {token}"
         self._client = httpx.Client(base_url=url.rstrip("/"), headers=headers)
 
-    def send(self, batch: str, drafts: Sequence[Draft], timeout_s: float) -> None:
+    def send(self, batch: str, drafts: Sequence[Draft], timeout_s: float) -> int:
+        """See ``Transport.send``; confirmed when it returns."""
         for index, draft in enumerate(drafts):
             body = {
                 "channel": draft.channel,
@@ -35,6 +37,13 @@ class HttpTransport:
             if draft.coalesce_key is not None:
                 body["coalesce_key"] = draft.coalesce_key
             self._post(orjson.dumps(body), timeout_s, index)
+        return 1
+
+    def fileno(self) -> int:
+        raise AssertionError("nothing is awaited: send confirms")
+
+    def confirm(self, timeout_s: float) -> int:  # noqa: ARG002 -- the Protocol's
+        raise AssertionError("nothing is awaited: send confirms")
 
     def close(self) -> None:
         self._client.close()

@@ -5,7 +5,6 @@ the first client starts the feed and the timer. Invariant: every error of the HT
 the shape ``{"error": {"code": str, "message": str}}``.
 """
 
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
@@ -16,16 +15,20 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from cluster.errors import ServiceUnavailableError
-from serve_apps import pages, websocket
+from cluster.run_store import RunStore
+from serve_apps import openapi, pages, rpc, websocket
 from serve_apps.api import (
     alerts,
     batch,
     commands,
+    control,
     dead_letters,
     devices,
+    drain,
     history,
     lanes,
     models,
+    presence,
     publish,
     runs,
     signin,
@@ -34,57 +37,45 @@ from serve_apps.api import (
 )
 from serve_apps.connections import Connections
 from serve_apps.deps import GatewayDeps
+from serve_apps.door import Door
+from serve_apps.error_response import error_response
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.http_guard import HttpGuard
+from serve_apps.origins import Origins
+from serve_apps.run_tenants import RunTenants
 
 ROUTERS = tuple(
     module.router
     for module in (
-        websocket, uni, publish, history, batch, signin, status, alerts, devices, commands, runs, lanes, models,
-        dead_letters, pages,
+        websocket, uni, publish, history, presence, control, batch, openapi, signin, status, drain, alerts, devices,
+        commands, runs, lanes, models, dead_letters, pages,
     )
 )  # fmt: skip
 
-CODES = {
-    400: "bad_request",
-    401: "unauthorised",
-    403: "forbidden",
-    404: "not_found",
-    405: "method_not_allowed",
-    409: "conflict",
-    413: "too_large",
-    415: "not_json",
-    422: "invalid",
-    429: "too_many_requests",
-    503: "unavailable",
-}
-"""HTTP status -> word in ``error.code``."""
+TITLE = "Watchfloor"
+VERSION = "0.1.0"
 
 
 def create_app(deps: GatewayDeps, settings: GatewaySettings | None = None) -> FastAPI:
     """Return the application with every route of the gateway; ``settings`` None: the defaults."""
-    connections = Connections(deps.hub, deps.auth, settings or GatewaySettings())
-    app = FastAPI(
-        title="Watchfloor", version="0.1.0", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan
-    )
+    # The document of the API is a route of our own: it asks for a role.
+    app = FastAPI(title=TITLE, version=VERSION, docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan)
+    settings = settings or GatewaySettings()
+    origins = Origins(settings.allowed_origins)
+    runs = RunTenants(RunStore(deps.engine).tenants)
+    connections = Connections(deps.hub, deps.auth, settings, rpc.methods(app), runs)
     app.state.deps = deps
     app.state.connections = connections
-    app.state.node_id = uuid.uuid4().hex
+    app.state.origins = origins
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", pages.Static(directory=pages.PAGE), name="static")
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ServiceUnavailableError, _unavailable)
-    app.add_middleware(HttpGuard)
+    app.add_middleware(Door, origins=origins, limits=connections.limits)
+    app.add_middleware(HttpGuard)  # around the door: its refusals carry the security headers too
     return app
-
-
-def error_response(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """Return an error in the API's one shape."""
-    return JSONResponse(
-        {"error": {"code": CODES.get(status, "error"), "message": message}}, status_code=status, headers=headers
-    )
 
 
 @asynccontextmanager

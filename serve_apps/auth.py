@@ -9,15 +9,23 @@ in the place of another, and a key never with another algorithm than its own.
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import jwt
 
+from realtime.channels import kind_of
 from serve_apps.errors import AuthenticationError, TokenExpiredError
-from serve_apps.identity_provider import MAX_TOKEN_CHARS, KeySource, claimed_algorithm, provided_claims
+from serve_apps.floor_keys import key_id, usable
+from serve_apps.identity_provider import (
+    KeySource,
+    claimed_algorithm,
+    claimed_key_id,
+    provided_channel_claims,
+    provided_claims,
+)
 
 ALGORITHM = "HS256"
 SIGNIN_TTL_S = 600.0
@@ -41,11 +49,12 @@ class Role(StrEnum):
 
 
 class TokenKind(StrEnum):
-    """Where a token is accepted: a header, the sign-in link, the cookie."""
+    """Where a token is accepted: a header, the sign-in link, the cookie, a subscribe command."""
 
     ACCESS = "access"
     SIGNIN = "signin"
     SESSION = "session"
+    CHANNEL = "channel"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +79,17 @@ class Identity:
     def is_floor_wide(self) -> bool:
         """True for operators and above that belong to no tenant."""
         return self.tenant is None and self.has(Role.OPERATOR)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelGrant:
+    """What a verified channel token says: this user may listen to this channel for a while."""
+
+    user_id: str
+    tenant: str | None
+    channel: str
+    expires_at: float
+    """Epoch seconds."""
 
 
 def issue_token(
@@ -100,34 +120,43 @@ def issue_token(
     Raises:
         ValueError: an empty user id, an unknown role, or a life time out of range.
     """
-    if not sub:
-        raise ValueError("sub must not be empty")
-    if not 0 < ttl_s <= MAX_TTL_S:
-        raise ValueError(f"ttl_s must be above 0 and at most {MAX_TTL_S:.0f}, got {ttl_s}")
-    issued_at = time.time() if now_s is None else now_s
-    claims: dict[str, Any] = {
-        "sub": sub,
-        "tenant": tenant,
+    rights = {
         "roles": sorted(Role(role).value for role in roles),
         "groups": list(groups),
         "clients": list(clients),
-        "kind": kind.value,
-        "iat": int(issued_at),
-        "exp": issued_at + ttl_s,
-        "jti": secrets.token_hex(16),
     }
-    return jwt.encode(claims, _usable(secret), algorithm=ALGORITHM)
+    return _signed(secret, kind, rights, sub=sub, tenant=tenant, ttl_s=ttl_s, now_s=now_s)
+
+
+def issue_channel_token(
+    secret: bytes, *, sub: str, tenant: str | None, channel: str, ttl_s: float, now_s: float | None = None
+) -> str:
+    """Return a token with which one user may listen to one channel.
+
+    Args:
+        secret: the floor's key, at least 32 bytes.
+        sub: user id; nobody else can use the token.
+        tenant: tenant of that user; it must be that of the user's own token.
+        channel: the one channel.
+        ttl_s: seconds until it expires, more than 0, at most a year.
+        now_s: epoch seconds of issue; None: now.
+
+    Raises:
+        ValueError: an empty user id, no channel of ours, or a life time out of range.
+    """
+    kind_of(channel)
+    return _signed(secret, TokenKind.CHANNEL, {"channel": channel}, sub=sub, tenant=tenant, ttl_s=ttl_s, now_s=now_s)
 
 
 def verify_token(secret: bytes, token: str, kind: TokenKind = TokenKind.ACCESS) -> Identity:
-    """Return the identity that ``token`` proves.
+    """Return the identity that ``token`` of this one key proves.
 
     Raises:
         TokenExpiredError: signed by us, but its time is over.
         AuthenticationError: not signed by us, a claim is missing or of the wrong type, or
             the token is of another kind.
     """
-    return _identity(_claims(secret, token, kind))
+    return _identity(_claims((secret,), token, kind))
 
 
 def issue_signin_key(
@@ -152,9 +181,16 @@ class Authenticator:
     """Turns what a request carries into an identity, for one floor."""
 
     def __init__(
-        self, secret: bytes, *, http_port: int, consume: ConsumeOnce, provider: KeySource | None = None
+        self,
+        *keys: bytes,
+        http_port: int,
+        consume: ConsumeOnce,
+        provider: KeySource | None = None,
     ) -> None:
-        self._secret = _usable(secret)
+        """``keys``: the floor's own; the first one signs, tokens of the others count until they end."""
+        if not keys:
+            raise ValueError("the floor needs a key")
+        self._keys = tuple(usable(key) for key in keys)
         self._consume = consume
         self._provider = provider
         self.cookie_name = cookie_name(http_port)
@@ -168,7 +204,19 @@ class Authenticator:
         """
         if self._provider is not None and claimed_algorithm(token) != ALGORITHM:
             return _provided_identity(self._provider, token)
-        return verify_token(self._secret, token)
+        return _identity(_claims(self._keys, token, TokenKind.ACCESS))
+
+    def from_channel_token(self, token: str) -> ChannelGrant:
+        """Verify the token of a subscribe command.
+
+        Raises:
+            KeysUnavailableError: the provider's keys are not known yet; the client may try again.
+            TokenExpiredError: it was good once.
+            AuthenticationError: it is no channel token of ours or of the provider.
+        """
+        if self._provider is not None and claimed_algorithm(token) != ALGORITHM:
+            return _grant(provided_channel_claims(self._provider, token), self._provider.settings.tenant_claim)
+        return _grant(_claims(self._keys, token, TokenKind.CHANNEL), "tenant")
 
     def from_cookie(self, value: str) -> Identity:
         """Verify the session cookie's value.
@@ -176,7 +224,7 @@ class Authenticator:
         Raises:
             AuthenticationError: see ``verify_token``.
         """
-        return verify_token(self._secret, value, TokenKind.SESSION)
+        return _identity(_claims(self._keys, value, TokenKind.SESSION))
 
     async def redeem(self, key: str) -> tuple[Identity, str]:
         """Exchange the key of a sign-in link for an identity and its session cookie's value.
@@ -184,14 +232,14 @@ class Authenticator:
         Raises:
             AuthenticationError: the key is not ours, too old, or was used before.
         """
-        claims = _claims(self._secret, key, TokenKind.SIGNIN)
+        claims = _claims(self._keys, key, TokenKind.SIGNIN)
         identity = _identity(claims)
         # Marked before the session exists: of two simultaneous requests only one may win, and a
         # link lost to a crash in between costs one `watchfloor token`, not a second session.
         if not await self._consume(str(claims["jti"]), SIGNIN_TTL_S):
             raise AuthenticationError("this sign-in link was used before")
         session = issue_token(
-            self._secret,
+            self._keys[0],
             sub=identity.user_id,
             tenant=identity.tenant,
             roles=identity.roles,
@@ -220,27 +268,60 @@ def _provided_identity(keys: KeySource, token: str) -> Identity:
     )
 
 
-def _usable(secret: bytes) -> bytes:
-    if len(secret) < 32:
-        raise ValueError(f"the secret must hold at least 32 bytes, got {len(secret)}")
-    return secret
+def _grant(claims: dict[str, Any], tenant_claim: str) -> ChannelGrant:
+    channel, tenant = claims.get("channel"), claims.get(tenant_claim)
+    if tenant_claim not in claims or not (tenant is None or (isinstance(tenant, str) and tenant)):
+        raise AuthenticationError(f"invalid claims: {tenant_claim}")
+    if not claims["sub"] or not (isinstance(channel, str) and channel):
+        raise AuthenticationError("invalid claims: sub or channel")
+    return ChannelGrant(user_id=claims["sub"], tenant=tenant, channel=channel, expires_at=float(claims["exp"]))
 
 
-def _claims(secret: bytes, token: str, kind: TokenKind) -> dict[str, Any]:
-    if len(token) > MAX_TOKEN_CHARS:
-        raise AuthenticationError("token too long")
+def _signed(
+    secret: bytes,
+    kind: TokenKind,
+    claims: dict[str, Any],
+    *,
+    sub: str,
+    tenant: str | None,
+    ttl_s: float,
+    now_s: float | None,
+) -> str:
+    if not sub:
+        raise ValueError("sub must not be empty")
+    if not 0 < ttl_s <= MAX_TTL_S:
+        raise ValueError(f"ttl_s must be above 0 and at most {MAX_TTL_S:.0f}, got {ttl_s}")
+    issued_at = time.time() if now_s is None else now_s
+    claims = claims | {
+        "sub": sub,
+        "tenant": tenant,
+        "kind": kind.value,
+        "iat": int(issued_at),
+        "exp": issued_at + ttl_s,
+        "jti": secrets.token_hex(16),
+    }
+    return jwt.encode(claims, usable(secret), algorithm=ALGORITHM, headers={"kid": key_id(secret)})
+
+
+def _claims(keys: Sequence[bytes], token: str, kind: TokenKind) -> dict[str, Any]:
     try:
         claims: dict[str, Any] = jwt.decode(
-            token, secret, algorithms=[ALGORITHM], options={"require": ["exp", "sub", "jti"]}
+            token, _key_of(keys, token), algorithms=[ALGORITHM], options={"require": ["exp", "sub", "jti"]}
         )
     except jwt.ExpiredSignatureError as error:
         raise TokenExpiredError from error
     # ValueError too: hostile claims (an `exp` of 1e400) pass the signature check of whoever holds the key.
     except (jwt.InvalidTokenError, ValueError, OverflowError) as error:
         raise AuthenticationError("invalid token") from error
-    if claims.get("kind", TokenKind.ACCESS) != kind:
+    if claims.get("kind", TokenKind.ACCESS) != kind or ("channel" in claims) != (kind is TokenKind.CHANNEL):
         raise AuthenticationError(f"not a token of kind {kind}")
     return claims
+
+
+def _key_of(keys: Sequence[bytes], token: str) -> bytes:
+    # Who signs with the floor's key by other means may name no key, or name it as it likes: that is the first.
+    named = claimed_key_id(token)
+    return next((key for key in keys if key_id(key) == named), keys[0])
 
 
 def _identity(claims: dict[str, Any]) -> Identity:

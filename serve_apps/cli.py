@@ -101,18 +101,23 @@ def token(
     tenant: Annotated[str | None, typer.Option(help="Tenant; left out: the whole floor.")] = None,
     group: Annotated[list[str] | None, typer.Option(help="Group whose messages the user gets; repeatable.")] = None,
     hours: Annotated[float, typer.Option(help="Hours until it expires.")] = 12.0,
+    channel: Annotated[str | None, typer.Option(help="A token that only lets the user listen to this channel.")] = None,
     link: Annotated[bool, typer.Option("--link", help="A sign-in link, valid once and for ten minutes.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Print a signed token for the HTTP API and the SDKs, or a sign-in link."""
+    """Print a signed token for the HTTP API and the SDKs, for one channel, or a sign-in link."""
     from serve_apps import status as command
-    from serve_apps.auth import issue_signin_key, issue_token
+    from serve_apps.auth import issue_channel_token, issue_signin_key, issue_token
 
     settings = _settings(data_dir)
+    if channel is not None and (role or group or link):
+        _fail("--channel goes with --user, --tenant and --hours only: such a token gives no role")
     try:
         secret = command.read_secret(settings)
         roles = role or ["admin"]
-        if link:
+        if channel is not None:
+            print(issue_channel_token(secret, sub=user, tenant=tenant, channel=channel, ttl_s=hours * 3600))
+        elif link:
             url = _running(settings).url
             key = issue_signin_key(secret, sub=user, tenant=tenant, roles=roles, groups=group or ())
             print(f"{url}/signin?key={key}")
@@ -146,6 +151,28 @@ def lanes(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         print(json.dumps(found, indent=2))
     else:
         Console().print(command.render_lanes(found))
+
+
+@app.command()
+def drain(
+    over: Annotated[float, typer.Option(help="Seconds over which the sockets are closed.")] = 20.0,
+    hold: Annotated[float, typer.Option(help="Seconds for which newcomers are sent away.")] = 60.0,
+    data_dir: DataDir = None,
+) -> None:
+    """Close all client sockets at a pace, before a redeploy; clients come back and recover."""
+    from serve_apps import status as command
+
+    settings = _settings(data_dir)
+    record = _running(settings)
+    try:
+        told = command.call_api(settings, record, "/api/v1/drain", {"over_s": over, "hold_s": hold})
+        left = command.wait_drained(settings, record, over)
+    except (OSError, ValueError) as error:
+        _fail(f"the floor does not answer: {error}")
+    print(f"{told['clients']} sockets closed; newcomers are sent away for {hold:g} s" if not left else
+          f"{left} of {told['clients']} sockets are still open")  # fmt: skip
+    if left:
+        sys.exit(1)
 
 
 def main() -> None:

@@ -42,9 +42,11 @@ class ErrorCode(_Code):
 
 
 class UnsubscribeCode(_Code):
-    """Ends of one client-side subscription; from 2500 on the SDK subscribes again."""
+    """Ends of one subscription; from 2500 on the SDK subscribes again."""
 
+    SERVER_UNSUBSCRIBE = 2000, "server unsubscribe"
     INSUFFICIENT_STATE = 2500, "insufficient state"
+    SUBSCRIPTION_EXPIRED = 2501, "subscription expired"
 
 
 class CloseCode(_Code):
@@ -64,9 +66,15 @@ class CloseCode(_Code):
     INVALID_TOKEN = 3500, "invalid token"
     BAD_REQUEST = 3501, "bad request"
     STALE = 3502, "stale"
+    FORCE_DISCONNECT = 3503, "force disconnect"
     CONNECTION_LIMIT = 3504, "connection limit"
     CHANNEL_LIMIT = 3505, "channel limit"
     INAPPROPRIATE_PROTOCOL = 3506, "inappropriate protocol"
+
+    @classmethod
+    def numbered(cls, number: int) -> "CloseCode | None":
+        """Return the code of a number; None: there is none."""
+        return next((code for code in cls if code == number), None)
 
     @property
     def is_final(self) -> bool:

@@ -12,12 +12,31 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from serve_apps import eager, frames, gateway_metrics
+from serve_apps.answers import Answers
 from serve_apps.codes import CloseCode
-from serve_apps.errors import FeedUnavailableError, FrameError, OutboxError
+from serve_apps.effects import (
+    Attach,
+    Call,
+    Close,
+    Effect,
+    Follow,
+    Leave,
+    Publish,
+    Question,
+    ReadHistory,
+    ReadPresence,
+    Refuse,
+    Send,
+)
+from serve_apps.errors import FeedUnavailableError, FrameError, OutboxError, RunLookupError
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.hub_feed import HubFeed
+from serve_apps.ledger import CLIENT, LOST, UNSUBSCRIBED
 from serve_apps.outbox import Outbox
-from serve_apps.session import Attach, Close, Effect, Follow, Leave, ReadHistory, Refuse, Send, Session
+from serve_apps.outgoing import Frame
+from serve_apps.presence_reports import PresenceReports
+from serve_apps.run_tenants import RunTenants, is_about_a_run
+from serve_apps.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +51,11 @@ class Transport(Protocol):
     name: str
     """Its label in the metrics."""
 
-    async def send(self, text: str) -> None:
+    def send_now(self, frame: Frame) -> bool:
+        """Hand one frame over if that needs no waiting; False: nothing was sent, ``send`` it."""
+        ...
+
+    async def send(self, frame: Frame) -> None:
         """Hand one frame over; frames arrive in the order of the calls."""
         ...
 
@@ -44,12 +67,24 @@ class Transport(Protocol):
 class Connection:
     """A session on its transport. Compared by identity: it is a follower in the feed's rings."""
 
-    def __init__(self, session: Session, transport: Transport, feed: HubFeed, settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        session: Session,
+        transport: Transport,
+        feed: HubFeed,
+        presence: PresenceReports,
+        answers: Answers,
+        runs: RunTenants,
+        settings: GatewaySettings,
+    ) -> None:
         self.session = session
         self.transport = transport
         self._feed = feed
+        self._presence = presence
+        self._answers = answers
+        self._runs = runs
         self._max_inbound_bytes = settings.max_inbound_bytes
-        self._outbox = Outbox(settings, session.credit, unidirectional=session.unidirectional)
+        self.outbox = Outbox(settings, session.credit, feed.ledger, unidirectional=session.unidirectional)
         self._followed: set[str] = set()
         self._writer: asyncio.Task[None] | None = None
         self.closing: CloseCode | None = None
@@ -75,9 +110,31 @@ class Connection:
     async def on_command(self, command: frames.Command) -> None:
         """Handle one command and whatever the hub must be asked for it."""
         gateway_metrics.received.inc()
+        if isinstance(command, frames.ChannelCommand | frames.Connect) and not await self._knows_the_runs(command):
+            await self._perform(self.session.on_runs_unknown(command))
+            return
         await self._perform(self.session.on_command(command, time.monotonic()))
         if isinstance(command, frames.Pong) and self.session.round_trip_s is not None:
+            self.outbox.on_pong()
             gateway_metrics.round_trip.observe(self.session.round_trip_s)
+
+    async def _knows_the_runs(self, command: frames.ChannelCommand | frames.Connect) -> bool:
+        """Look up whose runs a command is about, for the rules that decide on it; False: it could not be told.
+
+        Whatever the command: each that names a channel may let something of it be seen.
+        """
+        channels = command.subs if isinstance(command, frames.Connect) else (command.channel,)
+        if not any(is_about_a_run(channel) for channel in channels):
+            return True  # nearly always, and then nobody's token is verified twice
+        return await self._learn(self.session.tenant_of(command), channels)
+
+    async def _learn(self, tenant: str | None, channels: Iterable[str]) -> bool:
+        try:
+            await self._runs.learn(tenant, channels)
+        except RunLookupError as error:
+            logger.warning("a client waits for a run: %s", error)
+            return False
+        return True
 
     def on_tick(self, now_s: float) -> None:
         """Do what is due by time; what is left waiting for credit is looked at again."""
@@ -89,19 +146,49 @@ class Connection:
         self._perform_now(self.session.on_close(code))
         self.flush()
 
+    async def subscribe(self, channel: str) -> None:
+        """Subscribe the client to a channel that it may listen to, because a service wants it."""
+        identity = self.session.identity
+        if identity is not None and await self._learn(identity.tenant, (channel,)):
+            await self._perform(self.session.on_server_subscribe(channel))
+
+    def unsubscribe(self, channel: str) -> None:
+        """End a subscription because a service wants it."""
+        self._perform_now(self.session.on_server_unsubscribe(channel))
+        self.flush()
+
+    def tell_member(self, channel: str, line: bytes) -> None:
+        """Push who came or went, where the client wants to hear it; left out when too much waits already."""
+        if self.session.hears_members(channel):
+            if self.outbox.offer(line):
+                self.flush()
+            else:
+                gateway_metrics.members_dropped.inc()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that the replica holds for this client alone."""
+        return self.outbox.held_bytes
+
+    @property
+    def waits_since_s(self) -> float | None:
+        """When the oldest ping that it has not answered was sent (see ``memory.Holder``)."""
+        return self.session.credit.waits_since_s
+
     def mark(self, channel: str, rank: int) -> None:
         """Note that a followed channel has something new (see ``hub_feed.Follower``)."""
-        self._outbox.mark(channel, rank)
+        self.outbox.mark(channel, rank)
 
     def lose(self, channel: str) -> None:
         """Learn that publications of a followed channel were lost (see ``hub_feed.Follower``)."""
+        self.outbox.leave(channel, LOST)
         self._perform_now(self.session.on_lost(channel))
 
     def flush(self) -> None:
         """Write what may be written, unless that is under way."""
         if self._writer is not None or self._ended or self._is_transport_closed:
             return
-        if self.closing is None and self._outbox.has_work:
+        if self.closing is None and self.outbox.has_work:
             # A send that need not wait is over when this returns; a task a frame was a third of its cost.
             try:
                 rest = eager.begin(self._empty_outbox())
@@ -121,7 +208,9 @@ class Connection:
         if self._ended:
             return
         self._ended = True
-        self._leave_all()
+        reason = _reason(self.closing)
+        self._leave_all(reason)
+        self.outbox.end(reason)
         self.session.on_close(CloseCode.CONNECTION_CLOSED)
         if self._writer is not None and self._writer is not asyncio.current_task():
             self._writer.cancel()
@@ -135,6 +224,8 @@ class Connection:
                     await self._attach(effect)
                 case ReadHistory():
                     await self._read_history(effect)
+                case Publish() | ReadPresence() | Call():
+                    await self._answer(effect)
                 case _:
                     self._perform_now([effect])
         self.flush()
@@ -143,20 +234,23 @@ class Connection:
         """Perform effects that need nothing from the hub."""
         for effect in effects:
             match effect:
-                case Send(line):
-                    self._send(line)
+                case Send(line, recovered):
+                    self._send(line, recovered)
                 case Refuse(command_id, code):
                     gateway_metrics.on_command_error(code)
                     self._send(frames.error_reply(command_id, code))
                 case Follow():
                     self._follow(effect)
                 case Leave(channel):
-                    self._leave(channel)
+                    self._leave(channel, UNSUBSCRIBED)
                 case Close(code):
                     self.closing = code
-                    self._leave_all()  # what has not been sent is recovered by the next connection
+                    if code in ABRUPT:
+                        # The server may hold its bytes until the transport is closed, but nobody waits for that.
+                        self.session.credit.end()
+                    self._leave_all(_reason(code))  # what has not been sent is recovered by the next connection
                     self._stop_stuck_writer(code)
-                case Attach() | ReadHistory():
+                case Attach() | ReadHistory() | Publish() | ReadPresence() | Call():
                     raise RuntimeError(f"{type(effect).__name__} must be awaited")
 
     async def _attach(self, attach: Attach) -> None:
@@ -182,26 +276,35 @@ class Connection:
             return
         self._perform_now(self.session.on_history(effect.command, position, items))
 
+    async def _answer(self, question: Question) -> None:
+        assert self.session.identity is not None  # who has none is not answered
+        answer = await self._answers.to(question, self.session.identity, self.session.channels)
+        self._perform_now(self.session.on_answer(question.command.id, question.method, answer))
+
     def _follow(self, effect: Follow) -> None:
         ring = self._feed.follow(effect.channel, effect.position, self)
         if ring is None:
             self._perform_now(self.session.on_lost(effect.channel))
         else:
             self._followed.add(effect.channel)
-            self._outbox.follow(ring, effect.position.offset)
+            self.outbox.follow(ring, effect.position.offset)
+            assert self.session.identity is not None
+            self._presence.join(effect.channel, self.session.client_id, self.session.identity.user_id)
 
-    def _leave(self, channel: str) -> None:
-        self._followed.discard(channel)
-        self._outbox.leave(channel)
+    def _leave(self, channel: str, reason: str) -> None:
+        if channel in self._followed:
+            self._followed.discard(channel)
+            self._presence.leave(channel, self.session.client_id)
+        self.outbox.leave(channel, reason)
         self._feed.leave(channel, self)
 
-    def _leave_all(self) -> None:
+    def _leave_all(self, reason: str) -> None:
         for channel in tuple(self._followed):
-            self._leave(channel)
+            self._leave(channel, reason)
 
-    def _send(self, line: bytes) -> None:
+    def _send(self, line: bytes, recovered: int = 0) -> None:
         try:
-            self._outbox.add(line)
+            self.outbox.add(line, recovered)
         except OutboxError:
             self._perform_now(self.session.on_close(CloseCode.SLOW))
 
@@ -216,11 +319,13 @@ class Connection:
     async def _empty_outbox(self) -> None:
         try:
             while not self._ended and self.closing not in ABRUPT:
-                frame = self._outbox.next_frame(time.monotonic())
+                frame = self.outbox.next_frame(time.monotonic())
                 if frame is None:
                     break
-                await self.transport.send(frame.text)
-                gateway_metrics.meter.on_frame(frame)
+                is_sent = self.transport.send_now(frame)
+                if not is_sent:
+                    await self.transport.send(frame)
+                gateway_metrics.meter.on_frame(frame, waited=not is_sent)
         except OutboxError as error:
             logger.info("connection %s: %s", self.session.client_id, error)
             self._perform_now(self.session.on_close(CloseCode.SLOW))
@@ -246,6 +351,11 @@ class Connection:
         # that reads nothing; the next tick closes instead.
         if code in ABRUPT and self._writer is not None and self._writer is not asyncio.current_task():
             self._writer.cancel()
+
+
+def _reason(code: CloseCode | None) -> str:
+    """Return why deliveries were dropped, as the ledger names it."""
+    return CLIENT if code is None else code.name.lower()
 
 
 def _nothing() -> None:

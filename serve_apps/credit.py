@@ -10,15 +10,19 @@ from collections import deque
 
 from serve_apps.codes import CloseCode
 from serve_apps.gateway_settings import GatewaySettings
+from serve_apps.memory import Memory
 
 
 class CreditWindow:
     """Bytes in flight to one client, and the pings that will acknowledge them."""
 
-    __slots__ = ("_acked", "_marked", "_pings", "_settings", "sent_bytes")
+    acknowledges = True
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    __slots__ = ("_acked", "_marked", "_pings", "_settings", "memory", "sent_bytes")
+
+    def __init__(self, settings: GatewaySettings, memory: Memory | None = None) -> None:
         self._settings = settings
+        self.memory = memory or Memory(settings)
         self.sent_bytes = 0
         self._marked = 0
         self._acked = 0
@@ -32,7 +36,7 @@ class CreditWindow:
     @property
     def is_open(self) -> bool:
         """True while another frame may be sent."""
-        return self.in_flight_bytes < self._settings.credit_bytes
+        return self.sent_bytes - self._acked < self.memory.window_bytes
 
     @property
     def wants_ping(self) -> bool:
@@ -42,6 +46,7 @@ class CreditWindow:
     def on_sent(self, num_bytes: int) -> None:
         """Count bytes handed to the socket."""
         self.sent_bytes += num_bytes
+        self.memory.add(num_bytes)
 
     def on_ping(self, now_s: float) -> None:
         """Remember a ping: its pong will acknowledge everything sent so far."""
@@ -52,8 +57,21 @@ class CreditWindow:
         """Return the round trip in seconds; None when no ping was outstanding."""
         if not self._pings:
             return None
+        before = self._acked
         self._acked, sent_at = self._pings.popleft()
+        self.memory.add(before - self._acked)
         return now_s - sent_at
+
+    def end(self) -> None:
+        """Hold nothing for this client any more, nor later; a second call changes nothing."""
+        self.memory.add(self._acked - self.sent_bytes)
+        self._acked = self.sent_bytes
+        self._pings.clear()
+
+    @property
+    def waits_since_s(self) -> float | None:
+        """When the oldest ping without an answer was sent; None while all are answered."""
+        return self._pings[0][1] if self._pings else None
 
     @property
     def deadline_s(self) -> float | None:
@@ -83,23 +101,39 @@ class CreditWindow:
 class Budget:
     """What a unidirectional client gets: it sends no pong, so the count never comes back."""
 
-    __slots__ = ("_settings", "sent_bytes")
+    __slots__ = ("_ended_at", "_settings", "memory", "sent_bytes")
 
+    acknowledges = False
     wants_ping = False
     deadline_s = None
+    waits_since_s = 0.0
+    """As long as there is: it never says that it has read anything."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, memory: Memory | None = None) -> None:
         self._settings = settings
+        self.memory = memory or Memory(settings)
         self.sent_bytes = 0
+        self._ended_at = 0
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes sent: nothing says that they were read."""
+        return self.sent_bytes - self._ended_at
 
     @property
     def is_open(self) -> bool:
         """True while another frame may be sent."""
-        return self.sent_bytes < self._settings.uni_budget_bytes
+        return self.sent_bytes < self._settings.uni_budget_bytes and self.memory.window_bytes > 0
 
     def on_sent(self, num_bytes: int) -> None:
         """Count bytes handed to the transport."""
         self.sent_bytes += num_bytes
+        self.memory.add(num_bytes)
+
+    def end(self) -> None:
+        """Hold nothing for this client any more; a second call changes nothing."""
+        self.memory.add(-self.in_flight_bytes)
+        self._ended_at = self.sent_bytes
 
     def on_ping(self, _now_s: float) -> None:
         """Nothing to remember: no pong will come."""
@@ -110,7 +144,7 @@ class Budget:
 
     def overdue(self, _now_s: float) -> CloseCode | None:
         """Return 3011 when the budget is spent: the client reconnects and recovers."""
-        return None if self.is_open else CloseCode.FORCE_RECONNECT
+        return None if self.sent_bytes < self._settings.uni_budget_bytes else CloseCode.FORCE_RECONNECT
 
 
 Credit = CreditWindow | Budget

@@ -32,6 +32,17 @@ class TokenExpiredError(AuthenticationError):
         return (TokenExpiredError, ())
 
 
+class NotAllowedError(GatewayError):
+    """A channel's token proves no right to that channel for this identity."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class KeysUnavailableError(AuthenticationError):
     """The identity provider's keys are not here yet; the same token may be good in a moment."""
 
@@ -40,6 +51,17 @@ class KeysUnavailableError(AuthenticationError):
 
     def __reduce__(self) -> tuple[type["KeysUnavailableError"], tuple[()]]:
         return (KeysUnavailableError, ())
+
+
+class RunLookupError(GatewayError):
+    """The SQL store did not say whose run it is; the client is told to try again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the tenant of a run is not known: {self.reason}"
 
 
 class FrameError(GatewayError):

@@ -6,12 +6,8 @@ owner only (it names passwords), and whoever reads it sees one consistent state.
 
 import dataclasses
 import fcntl
-import hashlib
 import json
-import os
 import secrets
-import stat
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -20,13 +16,11 @@ from urllib.parse import urlsplit, urlunsplit
 from cluster.embedded import write_private
 from cluster.process import ProcessIdentity
 from cluster.settings import Settings
+from cluster.socket_folder import socket_folder
 from serve_apps.errors import FloorFolderError
 
 FloorPhase = Literal["starting", "ready", "failed", "stopping", "stopped"]
 ServiceState = Literal["starting", "running", "waiting", "external", "done", "stopped"]
-
-MAX_SOCKET_FOLDER_CHARS = 24
-"""Ray and HAProxy add up to 80 characters below it, and a Unix socket's path ends at 107."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,22 +125,15 @@ class FloorFolder:
         write_private(self.path / "floor.json", json.dumps(_plain(record), indent=2))
 
     def socket_folder(self) -> Path:
-        """Create and return a short folder of this user and floor, for sockets of Ray and HAProxy.
+        """Create and return a short folder of this user and floor, for the sockets of its parts.
 
         Raises:
             FloorFolderError: the place belongs to somebody else.
         """
-        digest = hashlib.sha256(str(self.path).encode()).hexdigest()[:8]
-        base = tempfile.gettempdir()
-        folder = Path(base) / f"wf-{os.getuid()}-{digest}"
-        if len(str(folder)) > MAX_SOCKET_FOLDER_CHARS:
-            folder = Path("/tmp") / folder.name  # noqa: S108 - checked below to be ours alone
-        folder.mkdir(mode=0o700, exist_ok=True)
-        # Everybody may create names in /tmp: a folder prepared by another user must not be used.
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-            raise FloorFolderError(str(folder), "it exists and is not a private folder of this user")
-        return folder
+        try:
+            return socket_folder(self.path)
+        except OSError as error:
+            raise FloorFolderError(str(self.path), error.strerror or str(error)) from error
 
 
 def without_password(url: str) -> str:

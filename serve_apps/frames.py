@@ -7,10 +7,11 @@ hostile client sent -- anything else is a ``FrameError``.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
+from realtime.presence import PresenceReply
 from realtime.publication import Publication, StreamPosition
 from serve_apps.codes import CloseCode, ErrorCode, UnsubscribeCode
 from serve_apps.errors import FrameError
@@ -27,16 +28,25 @@ class Connect:
 
     id: int
     token: str
-    recover: Mapping[str, StreamPosition]
-    """Server-side channels and the positions to continue from."""
+    subs: Mapping[str, StreamPosition | None]
+    """Channels to be subscribed to by the server, and the positions to continue from; None: from now on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subscribe:
-    """Ask for one channel."""
+class ChannelCommand:
+    """A command about one channel."""
 
     id: int
     channel: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscribe(ChannelCommand):
+    """Ask for one channel."""
+
+    token: str
+    """Proof that the identity may listen to it; empty: the identity alone decides."""
+    wants_join_leave: bool
     since: StreamPosition | None
     """Position to recover from; None: from now on."""
     strict_recovery: bool
@@ -47,19 +57,14 @@ class Subscribe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unsubscribe:
+class Unsubscribe(ChannelCommand):
     """Give one channel up."""
-
-    id: int
-    channel: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class History:
+class History(ChannelCommand):
     """Read a channel's recent publications."""
 
-    id: int
-    channel: str
     limit: int
     """0: only the position; negative: as many as the server gives."""
     since: StreamPosition | None
@@ -75,12 +80,26 @@ class Refresh:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelCommand:
-    """A command of which only the channel matters here: publish, presence, sub_refresh."""
+class SubRefresh(ChannelCommand):
+    """Prove the right to a channel again before its token's time is over."""
 
-    id: int
-    method: str
-    channel: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publish(ChannelCommand):
+    """Say something to a channel's listeners."""
+
+    data: bytes
+    """The payload as JSON; empty: there was none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presence(ChannelCommand):
+    """Ask who is in a channel."""
+
+    stats_only: bool
+    """Numbers are enough."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +108,7 @@ class Rpc:
 
     id: int
     method: str
+    data: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +129,8 @@ class Message:
 
 
 Command = (
-    Connect | Subscribe | Unsubscribe | History | Refresh | ChannelCommand | Rpc | LegacyPing | Pong | Message
+    Connect | Subscribe | Unsubscribe | History | Refresh | SubRefresh | Publish | Presence | Rpc | LegacyPing | Pong
+    | Message
 )  # fmt: skip
 
 
@@ -197,11 +218,29 @@ def push_publication(prefix: bytes, publication: Publication) -> bytes:
     Joined by hand: the payload is JSON already, and this line is made once for all
     connections of the replica, on the hottest path there is.
     """
-    return b'%b%b,"offset":%d,"time":%d}}}' % (prefix, publication.data, publication.offset, publication.time_ms)
+    info = b',"info":' + publication.info if publication.info else b""
+    return b'%b%b%b,"offset":%d,"time":%d}}}' % (
+        prefix, publication.data, info, publication.offset, publication.time_ms
+    )  # fmt: skip
+
+
+def push_subscribe(channel: str, result: Mapping[str, Any]) -> bytes:
+    """Encode a subscription that the server began while the client was connected."""
+    return orjson.dumps({"push": {"channel": channel, "subscribe": result}})
+
+
+def push_member(channel: str, event: Literal["join", "leave"], user: str, client: str) -> bytes:
+    """Encode that a member of ``channel`` came or went."""
+    return orjson.dumps({"push": {"channel": channel, event: {"info": client_info(user, client)}}})
+
+
+def client_info(user: str, client: str) -> dict[str, Any]:
+    """Return a connection as presence, joins and publications name it."""
+    return {"user": user, "client": client}
 
 
 def push_unsubscribe(channel: str, code: UnsubscribeCode) -> bytes:
-    """Encode the end of a client-side subscription."""
+    """Encode the end of a subscription."""
     body = {"channel": channel, "unsubscribe": {"code": int(code), "reason": code.reason}}
     return orjson.dumps({"push": body})
 
@@ -224,7 +263,22 @@ def unwrap(push: bytes) -> bytes:
 
 def publications(items: Iterable[Publication]) -> list[dict[str, Any]]:
     """Return publications as a reply's result carries them."""
-    return [{"data": orjson.Fragment(item.data), "offset": item.offset, "time": item.time_ms} for item in items]
+    return [_publication(item) for item in items]
+
+
+def presence(found: PresenceReply) -> dict[str, Any]:
+    """Return the members of a channel as a reply's result carries them."""
+    return {"presence": {member.client: client_info(member.user, member.client) for member in found.members}}
+
+
+def presence_stats(found: PresenceReply) -> dict[str, Any]:
+    """Return the numbers of a channel's members as a reply's result carries them."""
+    return {"num_clients": found.num_clients, "num_users": found.num_users}
+
+
+def _publication(item: Publication) -> dict[str, Any]:
+    body: dict[str, Any] = {"data": orjson.Fragment(item.data), "offset": item.offset, "time": item.time_ms}
+    return body | {"info": orjson.Fragment(item.info)} if item.info else body
 
 
 def _connect(command_id: int, _method: str, params: dict[str, Any]) -> Connect:
@@ -233,19 +287,20 @@ def _connect(command_id: int, _method: str, params: dict[str, Any]) -> Connect:
         subs = {}
     if not isinstance(subs, dict):
         raise FrameError("subs is not an object")
-    recover: dict[str, StreamPosition] = {}
+    named: dict[str, StreamPosition | None] = {}
     for channel, request in subs.items():
         if not isinstance(request, dict):
             raise FrameError("a subscription is not an object")
-        if _boolean(request, "recover"):
-            recover[channel] = _position(request)
-    return Connect(id=command_id, token=_text(params, "token"), recover=recover)
+        named[channel] = _position(request) if _boolean(request, "recover") else None
+    return Connect(id=command_id, token=_text(params, "token"), subs=named)
 
 
 def _subscribe(command_id: int, _method: str, params: dict[str, Any]) -> Subscribe:
     return Subscribe(
         id=command_id,
         channel=_text(params, "channel"),
+        token=_text(params, "token"),
+        wants_join_leave=_boolean(params, "join_leave"),
         since=_position(params) if _boolean(params, "recover") else None,
         strict_recovery=bool(_integer(params, "flag", 0, MAX_UINT64) & 2),
         wants_filter=params.get("tf") is not None,
@@ -274,12 +329,24 @@ def _refresh(command_id: int, _method: str, params: dict[str, Any]) -> Refresh:
     return Refresh(id=command_id, token=_text(params, "token"))
 
 
-def _channel_command(command_id: int, method: str, params: dict[str, Any]) -> ChannelCommand:
-    return ChannelCommand(id=command_id, method=method, channel=_text(params, "channel"))
+def _sub_refresh(command_id: int, _method: str, params: dict[str, Any]) -> SubRefresh:
+    return SubRefresh(id=command_id, channel=_text(params, "channel"), token=_text(params, "token"))
+
+
+def _publish(command_id: int, _method: str, params: dict[str, Any]) -> Publish:
+    try:
+        data = orjson.dumps(params["data"]) if "data" in params else b""
+    except TypeError as error:  # nested deeper than can be written again
+        raise FrameError("data is nested too deep") from error
+    return Publish(id=command_id, channel=_text(params, "channel"), data=data)
+
+
+def _presence(command_id: int, method: str, params: dict[str, Any]) -> Presence:
+    return Presence(id=command_id, channel=_text(params, "channel"), stats_only=method == "presence_stats")
 
 
 def _rpc(command_id: int, _method: str, params: dict[str, Any]) -> Rpc:
-    return Rpc(id=command_id, method=_text(params, "method"))
+    return Rpc(id=command_id, method=_text(params, "method"), data=params.get("data"))
 
 
 def _legacy_ping(command_id: int, _method: str, _params: dict[str, Any]) -> LegacyPing:
@@ -294,15 +361,15 @@ _PARSERS: dict[str, Callable[[int, str, dict[str, Any]], Command]] = {
     "connect": _connect,
     "subscribe": _subscribe,
     "unsubscribe": _unsubscribe,
-    "publish": _channel_command,
-    "presence": _channel_command,
-    "presence_stats": _channel_command,
+    "publish": _publish,
+    "presence": _presence,
+    "presence_stats": _presence,
     "history": _history,
     "ping": _legacy_ping,
     "send": _message,
     "rpc": _rpc,
     "refresh": _refresh,
-    "sub_refresh": _channel_command,
+    "sub_refresh": _sub_refresh,
 }
 
 

@@ -10,7 +10,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from cluster.metrics import REGISTRY
 from serve_apps.codes import CloseCode, ErrorCode
-from serve_apps.outbox import Frame
+from serve_apps.limits import Limit
+from serve_apps.outgoing import Frame
 
 LATENCY_SAMPLE = 16
 """One frame in so many is timed: enough for percentiles, and a sixteenth of the cost."""
@@ -28,6 +29,12 @@ closes = Counter(
 command_errors = Counter(
     "watchfloor_gateway_command_errors_total", "Commands refused, by error code.", ["code"], registry=REGISTRY
 )
+limited = Counter(
+    "watchfloor_gateway_limited_total",
+    "Connections, commands and calls refused because they were too many, by limit.",
+    ["limit"],
+    registry=REGISTRY,
+)
 received = Counter("watchfloor_gateway_commands_total", "Commands received.", registry=REGISTRY)
 sent_messages = Counter(
     "watchfloor_gateway_sent_messages_total",
@@ -36,6 +43,11 @@ sent_messages = Counter(
     registry=REGISTRY,
 )
 sent_frames = Counter("watchfloor_gateway_sent_frames_total", "Frames handed to client sockets.", registry=REGISTRY)
+waited_frames = Counter(
+    "watchfloor_gateway_waited_frames_total",
+    "Frames that could not be written to a client's socket at once: its buffer was full, or the server hides it.",
+    registry=REGISTRY,
+)
 sent_bytes = Counter("watchfloor_gateway_sent_bytes_total", "Bytes handed to client sockets.", registry=REGISTRY)
 send_latency = Histogram(
     "watchfloor_gateway_send_latency_seconds",
@@ -58,9 +70,37 @@ feed_channels = Gauge(
 feed_resyncs = Counter(
     "watchfloor_gateway_resyncs_total", "Channels read again after a gap in the hub's feed.", registry=REGISTRY
 )
+members_dropped = Counter(
+    "watchfloor_gateway_member_pushes_dropped_total",
+    "Joins and leaves that a client was not told of, because its queue or the channel was too full.",
+    registry=REGISTRY,
+)
+control_lost = Counter(
+    "watchfloor_gateway_control_lost_total",
+    "Times at which commands to the gateways may have been lost on the way to a replica.",
+    registry=REGISTRY,
+)
 coalesced = Counter(
     "watchfloor_gateway_coalesced_total",
     "Publications the hub spared a replica because a newer one took their place.",
+    registry=REGISTRY,
+)
+
+
+held_bytes = Gauge(
+    "watchfloor_gateway_held_bytes",
+    "Bytes held for clients: recent publications, and what single clients have not read.",
+    ["where"],
+    registry=REGISTRY,
+)
+window_bytes = Gauge(
+    "watchfloor_gateway_window_bytes",
+    "Bytes each client may leave unacknowledged; shrinks near the limit.",
+    registry=REGISTRY,
+)
+memory_cuts = Counter(
+    "watchfloor_gateway_memory_cuts_total",
+    "Slow clients cut because all of them together held too much.",
     registry=REGISTRY,
 )
 
@@ -74,13 +114,15 @@ class SendMeter:
 
     def __init__(self) -> None:
         self._frames = 0
+        self._waited = 0
         self._bytes = 0
         self._messages: dict[str, int] = {}
         self._until_sample = 0
 
-    def on_frame(self, frame: Frame) -> None:
+    def on_frame(self, frame: Frame, *, waited: bool) -> None:
         """Count one frame that left for a socket."""
         self._frames += 1
+        self._waited += waited
         self._bytes += frame.num_bytes
         for part in frame.parts:
             self._messages[part.kind] = self._messages.get(part.kind, 0) + part.num_lines
@@ -92,10 +134,11 @@ class SendMeter:
     def flush(self) -> None:
         """Add what was counted since the last time."""
         sent_frames.inc(self._frames)
+        waited_frames.inc(self._waited)
         sent_bytes.inc(self._bytes)
         for kind, count in self._messages.items():
             sent_messages.labels(kind).inc(count)
-        self._frames = self._bytes = 0
+        self._frames = self._waited = self._bytes = 0
         self._messages.clear()
 
 
@@ -106,6 +149,11 @@ meter = SendMeter()
 def on_close(code: CloseCode | None) -> None:
     """Count the end of a connection; None: the client's own doing."""
     closes.labels("1000" if code is None else str(int(code))).inc()
+
+
+def on_limited(limit: Limit) -> None:
+    """Count what was one too many."""
+    limited.labels(limit.value).inc()
 
 
 def on_command_error(code: ErrorCode) -> None:

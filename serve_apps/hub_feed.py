@@ -17,16 +17,17 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from realtime.channels import kind_of
+from realtime.channels import GATEWAY_ALL, ChannelKind, kind_of
 from realtime.errors import RealtimeError
 from realtime.hub_client import HubClient
 from realtime.publication import Publication, StreamPosition
 from realtime.replies import Cursor, PollReply
+from serve_apps.effects import Attachment
 from serve_apps.errors import FeedUnavailableError
 from serve_apps.frames import History
 from serve_apps.gateway_settings import GatewaySettings
+from serve_apps.ledger import Ledger
 from serve_apps.ring import RANKS, Append, ChannelRing
-from serve_apps.session import Attachment
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class HubFeed:
 
     def __init__(self, hub: HubClient, settings: GatewaySettings) -> None:
         self._hub = hub
+        self.ledger = Ledger()
         self._settings = settings
         self._rings: dict[str, Ring] = {}
         self._cursor: Cursor | None = None
@@ -85,8 +87,8 @@ class HubFeed:
 
     @property
     def num_channels(self) -> int:
-        """Channels with a follower on this replica."""
-        return len(self._rings)
+        """Channels that clients of this replica follow."""
+        return len(self._rings) - (GATEWAY_ALL in self._rings)  # its own ear is no client
 
     async def attach(self, wanted: Mapping[str, StreamPosition | None]) -> list[Attachment]:
         """Return where channels stand and what was missed since the given positions.
@@ -139,6 +141,11 @@ class HubFeed:
             ring.followers.discard(follower)
             self._forget_if_idle(ring)
 
+    def followers(self, channel: str) -> tuple[Follower, ...]:
+        """Return who follows a channel on this replica."""
+        ring = self._rings.get(channel)
+        return () if ring is None else tuple(ring.followers)
+
     async def history(self, command: History) -> tuple[StreamPosition, tuple[Publication, ...] | None]:
         """Return a channel's position and recent publications; None: the given position is lost.
 
@@ -163,11 +170,15 @@ class HubFeed:
             return reply.position, items[len(items) - min(limit, len(items)) :]
         return reply.position, items[:limit]
 
+    def num_bytes(self) -> int:
+        """Return the bytes of all publications held; as many steps as there are channels."""
+        return sum(ring.num_bytes for ring in self._rings.values())
+
     def tick(self, now_s: float) -> None:
         """Drop what is too old, and when all rings together hold too much, shrink the largest."""
         for ring in self._rings.values():
             ring.drop_older(now_s - self._settings.ring_age_s)
-        total = sum(ring.num_bytes for ring in self._rings.values())
+        total = self.num_bytes()
         while total > self._settings.ring_total_bytes:
             largest = max(self._rings.values(), key=lambda ring: ring.num_bytes)
             before = largest.num_bytes
@@ -190,7 +201,10 @@ class HubFeed:
     def _pin(self, channel: str) -> Ring:
         ring = self._rings.get(channel)
         if ring is None:
-            ring = self._rings[channel] = ChannelRing(channel, kind_of(channel), self._settings)
+            kind = kind_of(channel)
+            # What the replicas tell each other is owed to no client.
+            ledger = None if kind is ChannelKind.GATEWAY else self.ledger
+            ring = self._rings[channel] = ChannelRing(channel, kind, self._settings, ledger)
         ring.pins += 1
         return ring
 
@@ -284,7 +298,22 @@ class HubFeed:
             elif outcome is Append.ADDED:
                 rank = RANKS[publication.priority]
                 touched[ring] = min(touched.get(ring, rank), rank)
-        await self._flush(touched)
+        if touched:
+            # CPU time of this thread: on a busy machine the clock would count what others took as well.
+            began_s = time.thread_time()
+            await self._flush(touched)
+            await asyncio.sleep(0)  # the loop hands to the sockets what was written when its turn ends
+            await asyncio.sleep(self._rest_s(time.thread_time() - began_s))
+
+    def _rest_s(self, spent_s: float) -> float:
+        """Return how long to let news gather after a flush that cost ``spent_s`` of CPU time.
+
+        What a frame costs here it costs again in the proxy, the kernel and the client, whatever it
+        carries. A flush that follows at once would carry a message or two; in proportion to its cost,
+        the rest bounds frames a second and lets messages share them. Without load nothing waits:
+        the rest is over before the next message comes.
+        """
+        return min(self._settings.flush_rest_max_s, self._settings.flush_rest * spent_s)
 
     async def _flush(self, touched: Mapping[Ring, int]) -> None:
         woken: dict[Follower, None] = {}

@@ -27,6 +27,8 @@ class IdentityProviderSettings:
     """What ``iss`` must be; empty: not looked at."""
     audience: str = ""
     """What ``aud`` must name; required with a JWKS address, or tokens for other services would count here."""
+    channel_audience: str = ""
+    """What ``aud`` of its channel tokens must name, and nothing that ``audience`` is; empty: it issues none."""
     roles_claim: str = "roles"
     """Claim with the list of roles; names that are no role of ours are passed over."""
     tenant_claim: str = "tenant"
@@ -49,6 +51,8 @@ class IdentityProviderSettings:
             raise ValueError(f"jwks_url must begin with https://, got {self.jwks_url!r}")
         if not self.audience:
             raise ValueError("audience must be set together with jwks_url")
+        if self.channel_audience == self.audience:
+            raise ValueError("channel_audience must differ from audience, or one token could pass for the other")
         if not 0 < self.min_refresh_s <= self.refresh_s:
             raise ValueError(f"min_refresh_s must be above 0 and at most refresh_s, got {self.min_refresh_s}")
 
@@ -80,13 +84,42 @@ def claimed_algorithm(token: str) -> str:
     return str(_header(token).get("alg"))
 
 
+def claimed_key_id(token: str) -> str | None:
+    """Return which key a token says it is signed with; None: it names none.
+
+    Raises:
+        AuthenticationError: it is no token.
+    """
+    return _header(token).get("kid")
+
+
 def provided_claims(keys: KeySource, token: str) -> dict[str, Any]:
     """Return the verified claims of a provider's token.
 
     Raises:
         TokenExpiredError: it was good once.
-        AuthenticationError: see ``KeySource.find``; or its signature, audience, issuer or time is wrong.
+        AuthenticationError: see ``KeySource.find``; or its signature, audience, issuer or time is
+            wrong; or it is a channel token.
     """
+    claims = _verified(keys, token, keys.settings.audience)
+    if "channel" in claims:
+        raise AuthenticationError("a channel token proves nobody's identity")
+    return claims
+
+
+def provided_channel_claims(keys: KeySource, token: str) -> dict[str, Any]:
+    """Return the verified claims of a provider's channel token.
+
+    Raises:
+        TokenExpiredError: it was good once.
+        AuthenticationError: as for ``provided_claims``; or the provider issues no channel tokens.
+    """
+    if not keys.settings.channel_audience:
+        raise AuthenticationError("the identity provider issues no channel tokens here")
+    return _verified(keys, token, keys.settings.channel_audience)
+
+
+def _verified(keys: KeySource, token: str, audience: str) -> dict[str, Any]:
     header, settings = _header(token), keys.settings
     key = keys.find(header.get("kid"), str(header.get("alg")))
     try:
@@ -94,7 +127,7 @@ def provided_claims(keys: KeySource, token: str) -> dict[str, Any]:
             token,
             key.key,
             algorithms=[key.algorithm_name],
-            audience=settings.audience,
+            audience=audience,
             issuer=settings.issuer or None,
             options={"require": ["exp", "sub", "aud", *(["iss"] if settings.issuer else [])]},
         )

@@ -7,44 +7,30 @@ credit.
 """
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 from serve_apps.credit import Credit
 from serve_apps.errors import OutboxError
 from serve_apps.frames import PING, unwrap
 from serve_apps.gateway_settings import GatewaySettings
+from serve_apps.ledger import CLIENT, Ledger, Receipts
+from serve_apps.outgoing import Frame
 from serve_apps.ring import ChannelRing, Chunk
 
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """How much of one channel a frame carries, for the metrics."""
-
-    kind: str
-    num_lines: int
-    oldest_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """Text of one outgoing frame."""
-
-    text: str
-    num_bytes: int
-    parts: tuple[Part, ...]
-
-
-PING_FRAME = Frame(PING.decode(), len(PING), ())
+PING_FRAME = Frame(PING)
 """A ping is a frame of its own: the plainest client compares a whole frame with ``{}``."""
 
 
 class _Cursor:
-    __slots__ = ("after", "ring")
+    __slots__ = ("after", "passed", "ring", "unwritten")
 
-    def __init__(self, ring: ChannelRing[Any], after: int) -> None:
+    def __init__(self, ring: ChannelRing[Any], after: int, owed: int) -> None:
         self.ring = ring
         self.after = after
+        self.passed = ring.total - owed
+        """The part of the ring's total that this cursor has passed."""
+        self.unwritten = self.passed
+        """The part of ``passed`` that was not written: what came before, and what was coalesced."""
 
 
 class Outbox:
@@ -53,48 +39,120 @@ class Outbox:
     __slots__ = (
         "_control",
         "_control_bytes",
+        "_control_tally",
         "_credit",
         "_cursors",
+        "_ledger",
         "_pending",
         "_ping_follows",
+        "_receipts",
         "_settings",
         "_unidirectional",
+        "_written",
     )
 
-    def __init__(self, settings: GatewaySettings, credit: Credit, *, unidirectional: bool = False) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        credit: Credit,
+        ledger: Ledger | None = None,
+        *,
+        unidirectional: bool = False,
+    ) -> None:
         self._settings = settings
         self._credit = credit
         self._unidirectional = unidirectional
-        self._control: deque[bytes] = deque()
+        self._control: deque[tuple[bytes, int]] = deque()
         self._control_bytes = 0
+        self._ledger = ledger or Ledger()
+        self._receipts = Receipts(self._ledger)
+        self._control_tally = 0  # publications in queued replies
+        self._written = 0  # in replies, and on channels that are not followed any more
         self._cursors: dict[str, _Cursor] = {}
         self._pending: dict[str, int] = {}
         self._ping_follows = False
 
-    def add(self, line: bytes) -> None:
+    def add(self, line: bytes, recovered: int = 0) -> None:
         """Queue a reply, a push that is no publication, or a ping.
+
+        Args:
+            line: as the two-way protocol has it.
+            recovered: tally of the publications that it brings back.
 
         Raises:
             OutboxError: the client reads no replies.
         """
         if self._unidirectional:
             line = unwrap(line)
-        self._control.append(line)
+        self._control.append((line, recovered))
         self._control_bytes += len(line)
+        self._credit.memory.add(len(line))
+        self._control_tally += recovered
+        self._ledger.owed += recovered
         # One reply alone may be longer than the bound (a recovery): it is what piles up behind it that tells.
         if len(self._control) > 1 and self._control_bytes > self._settings.control_bytes:
             raise OutboxError("replies")
 
+    def offer(self, line: bytes) -> bool:
+        """Queue a push that may be left out; False when more than half of the room for replies is taken."""
+        if self._control_bytes * 2 > self._settings.control_bytes:
+            return False
+        self.add(line)
+        return True
+
     def follow(self, ring: ChannelRing[Any], after: int) -> None:
         """Send the ring's publications after offset ``after``, now and as they come."""
-        self._cursors[ring.channel] = _Cursor(ring, after)
-        if ring.has_after(after):
+        owed = ring.tally_after(after) if ring.has_after(after) else 0
+        self._ledger.owed += owed
+        self._cursors[ring.channel] = _Cursor(ring, after, owed)
+        if owed:
             self.mark(ring.channel, 0)  # what came while it was attached may be urgent
 
-    def leave(self, channel: str) -> None:
-        """Send nothing more of a channel."""
-        self._cursors.pop(channel, None)
+    def leave(self, channel: str, reason: str) -> None:
+        """Send nothing more of a channel; what waited of it is dropped for ``reason``."""
+        cursor = self._cursors.pop(channel, None)
         self._pending.pop(channel, None)
+        if cursor is not None:
+            self._written += cursor.passed - cursor.unwritten
+            self._ledger.drop(cursor.ring.total - cursor.passed, reason)
+
+    def end(self, reason: str = CLIENT) -> None:
+        """Give up everything that waits and everything that was not acknowledged."""
+        for channel in tuple(self._cursors):
+            self.leave(channel, reason)
+        self._ledger.drop(self._control_tally, reason)
+        self._credit.memory.add(-self._control_bytes)
+        self._credit.end()
+        self._control_tally = self._control_bytes = 0
+        self._control.clear()
+        self._receipts.end(self._all_written())
+
+    def on_pong(self) -> None:
+        """Book what the client has acknowledged; called for each pong, as ``Credit.on_pong`` is."""
+        self._receipts.on_pong()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held for this client: queued replies, and what it has not acknowledged."""
+        return self._control_bytes + self._credit.in_flight_bytes
+
+    @property
+    def waiting(self) -> int:
+        """Tally of what is to be written."""
+        return self._control_tally + sum(cursor.ring.total - cursor.passed for cursor in self._cursors.values())
+
+    @property
+    def in_flight(self) -> int:
+        """Tally of what is written and not acknowledged."""
+        return self._receipts.in_flight(self._all_written())
+
+    def _all_written(self) -> int:
+        return self._written + sum(cursor.passed - cursor.unwritten for cursor in self._cursors.values())
+
+    def _on_ping(self, now_s: float) -> None:
+        self._credit.on_ping(now_s)
+        if self._credit.acknowledges:
+            self._receipts.on_ping(self._all_written())
 
     def mark(self, channel: str, rank: int) -> None:
         """Note that a followed channel has something new, and how urgent it is."""
@@ -119,41 +177,41 @@ class Outbox:
             return PING_FRAME
         if not self._credit.is_open:
             return None
-        lines: list[str] = []
-        parts: list[Part] = []
+        pieces: list[Frame] = []
         num_bytes = num_lines = 0
         while self._control and num_lines < self._settings.frame_lines and num_bytes < self._settings.frame_bytes:
-            is_ping = self._control[0] == PING
-            if is_ping and lines:
+            is_ping = self._control[0][0] == PING
+            if is_ping and pieces:
                 break
-            line = self._control.popleft()
+            line, recovered = self._control.popleft()
             self._control_bytes -= len(line)
+            self._credit.memory.add(-len(line))
             if is_ping:
-                self._credit.on_ping(now_s)
+                self._on_ping(now_s)
                 return PING_FRAME
-            lines.append(line.decode())
+            self._control_tally -= recovered
+            self._written += recovered
+            pieces.append(Frame(line))
             num_bytes += len(line) + 1
             num_lines += 1
         while self._pending and num_lines < self._settings.frame_lines and num_bytes < self._settings.frame_bytes:
             chunk = self._next_chunk(room=None if num_lines == 0 else self._settings.frame_bytes - num_bytes)
             if chunk is None:
                 break
-            part, piece = chunk
-            lines.append(piece.text)
-            num_bytes += piece.num_bytes + 1
-            num_lines += piece.num_lines
-            parts.append(part)
-        if not lines:
+            pieces.append(chunk.frame)
+            num_bytes += chunk.frame.num_bytes + 1
+            num_lines += chunk.num_lines
+        if not pieces:
             return None
-        num_bytes -= 1
-        self._credit.on_sent(num_bytes)
+        # With one piece it is the ring's own frame: nothing is copied per connection.
+        frame = Frame.joined(pieces)
+        self._credit.on_sent(frame.num_bytes)
         if self._credit.wants_ping:
-            self._credit.on_ping(now_s)
+            self._on_ping(now_s)
             self._ping_follows = True
-        # With one part the text is the ring's own object: no copy per connection.
-        return Frame(lines[0] if len(lines) == 1 else "\n".join(lines), num_bytes, tuple(parts))
+        return frame
 
-    def _next_chunk(self, room: int | None) -> tuple[Part, Chunk] | None:
+    def _next_chunk(self, room: int | None) -> Chunk | None:
         while self._pending:
             channel = min(self._pending, key=self._pending.__getitem__)
             cursor = self._cursors[channel]
@@ -163,11 +221,15 @@ class Outbox:
             chunk = cursor.ring.chunk(cursor.after, unidirectional=self._unidirectional)
             if chunk is None:
                 raise OutboxError("channel")
-            if room is not None and chunk.num_bytes > room:
+            if room is not None and chunk.frame.num_bytes > room:
                 return None
             cursor.after = chunk.last_offset
+            cursor.passed += chunk.tally
+            if chunk.coalesced:
+                cursor.unwritten += chunk.coalesced
+                self._ledger.coalesced += chunk.coalesced
             rank = self._pending.pop(channel)
             if cursor.ring.has_after(cursor.after):
                 self._pending[channel] = rank  # behind its equals: channels of one class take turns
-            return Part(cursor.ring.kind, chunk.num_lines, chunk.oldest_ms), chunk
+            return chunk
         return None

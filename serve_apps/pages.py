@@ -5,10 +5,12 @@ Holds no data of the floor. Invariant: what is answered here needs no sign-in, e
 """
 
 from pathlib import Path
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
@@ -24,6 +26,13 @@ NO_CACHE = {"Cache-Control": "no-cache"}
 router = APIRouter()
 
 
+class Health(BaseModel):
+    """What this replica says about itself."""
+
+    status: Literal["ok", "waiting for the hub", "failed"]
+    connections: int
+
+
 class Static(StaticFiles):
     """Files of the page, checked for changes on each use."""
 
@@ -33,7 +42,7 @@ class Static(StaticFiles):
         return response
 
 
-@router.get("/")
+@router.get("/", include_in_schema=False)
 async def page(request: Request) -> FileResponse:
     """Return the page, or the hint how to sign in."""
     try:
@@ -43,7 +52,7 @@ async def page(request: Request) -> FileResponse:
     return FileResponse(PAGE / ("index.html" if identity else "signin.html"), headers=NO_CACHE)
 
 
-@router.get("/healthz")
+@router.get("/healthz", responses={200: {"model": Health}, 503: {"model": Health, "description": "Replace it."}})
 async def healthz(request: Request) -> JSONResponse:
     """Tell whether this replica serves its clients; a hub that is away is said, and is no failure of ours."""
     feed = connections_of(request).feed
@@ -52,7 +61,7 @@ async def healthz(request: Request) -> JSONResponse:
     return JSONResponse(body, status_code=503 if feed.is_dead else 200)
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Return the floor's metrics, summed over its processes."""
     return Response(await deps_of(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -4,7 +4,8 @@ Pure state: no I/O, no clock, no locks -- the event loop serialises access. A co
 holds no copy, only the offset it has reached.
 Invariant: the ring holds every publication of its epoch above ``floor`` and up to ``top``
 (offsets may skip), so who stands below ``floor`` has fallen behind, and who takes chunk
-after chunk misses nothing.
+after chunk misses nothing -- but what a newer publication of its coalesce key has
+superseded before it was sent.
 """
 
 from bisect import bisect_right
@@ -15,6 +16,8 @@ from typing import Generic, NamedTuple, TypeVar
 from realtime.publication import Priority, Publication, StreamPosition
 from serve_apps.frames import push_prefix, push_publication, unwrap
 from serve_apps.gateway_settings import GatewaySettings
+from serve_apps.ledger import Ledger, unit
+from serve_apps.outgoing import Frame, Part
 
 RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 """Priority classes as numbers, most urgent first."""
@@ -35,14 +38,15 @@ class Append(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Publications in a row, joined into the text of one frame or a part of one."""
+    """Publications in a row, joined into one frame or a part of one."""
 
-    text: str
-    num_bytes: int
+    frame: Frame
     num_lines: int
     last_offset: int
-    oldest_ms: int
-    """Time at which its first publication was published, epoch milliseconds."""
+    tally: int
+    """What it passes, by class (see ``ledger``)."""
+    coalesced: int
+    """The part of ``tally`` that is left out, because something newer took its place."""
 
 
 class _Item(NamedTuple):
@@ -51,12 +55,14 @@ class _Item(NamedTuple):
     priority: Priority
     time_ms: int
     arrived_s: float
+    info: bytes
+    coalesce_key: str | None
 
 
 class ChannelRing(Generic[Follower]):
     """One channel's recent publications and the connections that follow it."""
 
-    def __init__(self, channel: str, kind: str, settings: GatewaySettings) -> None:
+    def __init__(self, channel: str, kind: str, settings: GatewaySettings, ledger: Ledger | None = None) -> None:
         self.channel = channel
         self.kind = kind
         self.followers: set[Follower] = set()
@@ -68,7 +74,11 @@ class ChannelRing(Generic[Follower]):
         self.floor = 0
         self.top: int | None = None
         """Offset of the newest publication; None until it is known."""
+        self.total = 0
+        """Tally of all that was ever appended, whatever of it is still here."""
         self._settings = settings
+        self._ledger = ledger or Ledger()
+        self._units = {priority: unit(kind, priority) for priority in Priority}
         self._prefix = push_prefix(channel)
         self._floor_is_guess = False
         # Two lists and a start, because a deque cannot be searched by halves.
@@ -76,6 +86,7 @@ class ChannelRing(Generic[Follower]):
         self._items: list[_Item] = []
         self._start = 0
         self._chunks: dict[tuple[int, bool], Chunk] = {}
+        self._latest: dict[str, int] = {}  # coalesce key -> offset of its newest publication here
 
     @property
     def is_idle(self) -> bool:
@@ -112,6 +123,7 @@ class ChannelRing(Generic[Follower]):
         self._offsets.clear()
         self._items.clear()
         self._chunks.clear()
+        self._latest.clear()
         self._start = self.num_bytes = self.floor = 0
         self._floor_is_guess = False
         self.epoch = self.top = None
@@ -126,9 +138,17 @@ class ChannelRing(Generic[Follower]):
             return Append.DUPLICATE
         line = push_publication(self._prefix, publication)
         self._offsets.append(publication.offset)
-        self._items.append(_Item(line, len(publication.data), publication.priority, publication.time_ms, now_s))
+        key = publication.coalesce_key
+        self._items.append(
+            _Item(line, len(publication.data), publication.priority, publication.time_ms, now_s, publication.info, key)
+        )
+        if key is not None:
+            self._latest[key] = publication.offset
         self.top = publication.offset
         self.num_bytes += len(line)
+        counted = self._units[publication.priority]
+        self.total += counted
+        self._ledger.owed += counted * len(self.followers)
         self._chunks.clear()
         while len(self) > self._settings.ring_items or self.num_bytes > self._settings.ring_bytes:
             self._drop_oldest()
@@ -154,7 +174,15 @@ class ChannelRing(Generic[Follower]):
     def after(self, offset: int) -> tuple[Publication, ...]:
         """Return the publications above ``offset``."""
         first = self._index_after(offset)
-        return tuple(map(self._publication, self._offsets[first:], self._items[first:]))
+        return tuple(
+            self._publication(offset, item)
+            for offset, item in zip(self._offsets[first:], self._items[first:], strict=True)
+            if not self._is_superseded(offset, item)
+        )
+
+    def tally_after(self, offset: int) -> int:
+        """Return the tally of everything above ``offset``, which is not below the floor."""
+        return sum(self._units[item.priority] for item in self._items[self._index_after(offset) :])
 
     def has_after(self, offset: int) -> bool:
         """Tell whether there is anything to send to who has reached ``offset``."""
@@ -164,7 +192,7 @@ class ChannelRing(Generic[Follower]):
         """Return what comes after offset ``after``; None when the ring no longer has it.
 
         The same object for every connection at the same place, so that a publication is
-        joined and decoded once, however many receive it. ``has_after`` is assumed.
+        joined and framed once, however many receive it. ``has_after`` is assumed.
         """
         if after < self.floor:
             return None
@@ -179,27 +207,43 @@ class ChannelRing(Generic[Follower]):
 
     def _join(self, first: int, unidirectional: bool) -> Chunk:
         lines: list[bytes] = []
-        num_bytes = -1
-        for item in self._items[first : first + self._settings.frame_lines]:
-            text = unwrap(item.line) if unidirectional else item.line
-            if lines and num_bytes + len(text) + 1 > self._settings.frame_bytes:
-                break
-            lines.append(text)
-            num_bytes += len(text) + 1
-        last_offset = self._offsets[first + len(lines) - 1]
-        return Chunk(b"\n".join(lines).decode(), num_bytes, len(lines), last_offset, self._items[first].time_ms)
+        num_bytes, tally, coalesced, oldest_ms, place = -1, 0, 0, 0, first
+        # The newest is never superseded, so a chunk is never empty.
+        while place < len(self._items) and len(lines) < self._settings.frame_lines:
+            item = self._items[place]
+            if self._is_superseded(self._offsets[place], item):
+                coalesced += self._units[item.priority]
+            else:
+                text = unwrap(item.line) if unidirectional else item.line
+                if lines and num_bytes + len(text) + 1 > self._settings.frame_bytes:
+                    break
+                oldest_ms = oldest_ms or item.time_ms
+                lines.append(text)
+                num_bytes += len(text) + 1
+            tally += self._units[item.priority]
+            place += 1
+        part = Part(self.kind, len(lines), oldest_ms)
+        return Chunk(Frame(b"\n".join(lines), (part,)), len(lines), self._offsets[place - 1], tally, coalesced)
+
+    def _is_superseded(self, offset: int, item: _Item) -> bool:
+        return item.coalesce_key is not None and self._latest[item.coalesce_key] > offset
 
     def _publication(self, offset: int, item: "_Item") -> Publication:
         # Cut out of its line: the payload is not kept twice.
         data = item.line[len(self._prefix) : len(self._prefix) + item.data_bytes]
-        return Publication(self.channel, offset, data, item.priority, item.time_ms, self.epoch or "")
+        return Publication(
+            self.channel, offset, data, item.priority, item.time_ms, self.epoch or "", item.info, item.coalesce_key
+        )
 
     def _index_after(self, offset: int) -> int:
         return bisect_right(self._offsets, offset, lo=self._start)
 
     def _drop_oldest(self) -> None:
         self.floor = self._offsets[self._start]
-        self.num_bytes -= len(self._items[self._start].line)
+        oldest = self._items[self._start]
+        self.num_bytes -= len(oldest.line)
+        if oldest.coalesce_key is not None and self._latest[oldest.coalesce_key] == self.floor:
+            del self._latest[oldest.coalesce_key]
         self._start += 1
         self._floor_is_guess = False
         self._chunks.clear()

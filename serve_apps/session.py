@@ -1,7 +1,8 @@
 """One client's session of the Centrifuge protocol: commands in, effects out.
 
 No I/O, no clock, no Ray: whoever owns the socket performs the effects in order, and what
-must be fetched comes back by ``on_attached`` and ``on_history``.
+must be fetched comes back by ``on_attached``, ``on_history`` and ``on_answer``. What a client
+may do with which channel is ``subscriptions.py``'s.
 Invariant: a subscription's reply is sent before any of its publications (``Send`` stands
 before ``Follow``), every command but ``send`` has exactly one answer, and after ``Close``
 there are no effects.
@@ -10,103 +11,22 @@ there are no effects.
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from realtime.channels import kind_of
-from realtime.errors import InvalidChannelError
 from realtime.publication import Publication, StreamPosition
 from serve_apps import frames
 from serve_apps.auth import Identity
 from serve_apps.codes import CloseCode, ErrorCode, UnsubscribeCode
 from serve_apps.credit import Budget, Credit, CreditWindow
+from serve_apps.effects import Attach, Attachment, Call, Close, Effect, Follow, Refuse, Send
 from serve_apps.errors import AuthenticationError, FrameError, KeysUnavailableError, TokenExpiredError
 from serve_apps.gateway_settings import GatewaySettings
+from serve_apps.memory import Memory
 from serve_apps.rate import TokenBucket
+from serve_apps.subscriptions import Rules, Subscriptions, recovered_tally
 
 VERSION = "watchfloor"
-MAX_CHANNEL_CHARS = 255
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Queue one line for the client."""
-
-    line: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """Answer a command with an error."""
-
-    command_id: int
-    code: ErrorCode
-
-
-@dataclass(frozen=True, slots=True)
-class Attach:
-    """Find out where channels stand and what was missed; the answer goes to ``on_attached``."""
-
-    command_id: int
-    wanted: Mapping[str, StreamPosition | None]
-    """Channel -> position to recover from; None: from now on."""
-    is_connect: bool
-    strict_recovery: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Follow:
-    """Let the channel's publications after ``position`` flow."""
-
-    channel: str
-    position: StreamPosition
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """Stop the channel's publications."""
-
-    channel: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReadHistory:
-    """Fetch a channel's history; the answer goes to ``on_history``."""
-
-    command: frames.History
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """End the socket, after what was queued before."""
-
-    code: CloseCode
-
-
-Effect = Send | Refuse | Attach | Follow | Leave | ReadHistory | Close
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """Where a channel stands, and what a client missed of it."""
-
-    channel: str
-    position: StreamPosition
-    publications: tuple[Publication, ...] = ()
-    recovered: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What a session asks about identities; how they are answered stands elsewhere."""
-
-    authenticate: Callable[[str], Identity]
-    """Token -> identity; raises AuthenticationError."""
-    server_channels: Callable[[Identity], tuple[str, ...]]
-    may_subscribe: Callable[[Identity, str], bool]
-    admit: Callable[[Identity], CloseCode | None]
-    """Why one more connection of this identity is refused; None: welcome."""
 
 
 class _State(Enum):
@@ -130,12 +50,16 @@ class Session:
         now_s: float,
         cookie_identity: Identity | None = None,
         unidirectional: bool = False,
+        native_pings: bool = False,
+        memory: Memory | None = None,
         rng: random.Random | None = None,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
         self.client_id = client_id
         self.identity: Identity | None = None
-        self.credit: Credit = Budget(settings) if unidirectional else CreditWindow(settings)
+        # Where no ``{}`` is sent no pong comes back, so there is no credit either.
+        self._sends_pings = not native_pings
+        self.credit: Credit = (Budget if unidirectional or native_pings else CreditWindow)(settings, memory)
         self.unidirectional = unidirectional
         self.round_trip_s: float | None = None
         """From the last ping to its pong, in seconds."""
@@ -145,7 +69,7 @@ class Session:
         self._rng = rng or random.Random()  # noqa: S311 -- spreads timers, guards nothing
         self._wall_s = wall_s
         self._state = _State.NEW
-        self._channels: dict[str, bool] = {}  # channel -> it is server-side
+        self._subscriptions = Subscriptions(client_id, settings, rules, wall_s)
         self._commands = TokenBucket(settings.commands_per_s, settings.command_burst, now_s)
         self._refused_commands = 0
         self._can_refresh = False
@@ -173,7 +97,23 @@ class Session:
     @property
     def channels(self) -> tuple[str, ...]:
         """Channels subscribed to, server-side ones first."""
-        return tuple(self._channels)
+        return tuple(self._subscriptions)
+
+    def hears_members(self, channel: str) -> bool:
+        """Tell whether the client is to be told who joins and leaves a channel."""
+        if not self.is_open or not self._rules.may_meet(self._identified(), channel):
+            return False
+        return self._subscriptions.hears_members(channel)
+
+    def tenant_of(self, command: frames.Connect | frames.ChannelCommand) -> str | None:
+        """Return the tenant of whoever sends a command; None: of none, or that is not proven."""
+        identity = self.identity
+        if isinstance(command, frames.Connect):
+            try:
+                identity = self._proven(command)
+            except AuthenticationError:
+                return None
+        return None if identity is None else identity.tenant
 
     def on_command(self, command: frames.Command, now_s: float) -> list[Effect]:
         """Decide on one command."""
@@ -186,25 +126,32 @@ class Session:
             return self._on_connect(command, now_s)
         if self._state is not _State.OPEN:
             return self._close(CloseCode.BAD_REQUEST)
-        if not self._commands.take(now_s):
+        if not self._commands.take(now_s) or not self._rules.take_command(self._identified(), now_s):
             self._refused_commands += 1
             if self._refused_commands >= self._settings.command_burst:
                 return self._close(CloseCode.TOO_MANY_REQUESTS)
             return [] if isinstance(command, frames.Message) else self._refuse(command.id, ErrorCode.TOO_MANY_REQUESTS)
         self._refused_commands = 0
+        identity = self._identified()
+        if isinstance(command, frames.ChannelCommand) and not command.channel:
+            return self._close(CloseCode.BAD_REQUEST)
         match command:
             case frames.Subscribe():
-                return self._on_subscribe(command)
+                return self._subscriptions.on_subscribe(identity, command, now_s)
             case frames.Unsubscribe():
-                return self._on_unsubscribe(command)
+                return self._subscriptions.on_unsubscribe(command)
             case frames.History():
-                return self._on_history_command(command)
+                return self._subscriptions.on_history(identity, command)
+            case frames.Presence():
+                return self._subscriptions.on_presence(identity, command)
+            case frames.Publish():
+                return self._subscriptions.on_publish(identity, command)
+            case frames.SubRefresh():
+                return self._subscriptions.on_sub_refresh(identity, command, now_s)
             case frames.Refresh():
                 return self._on_refresh(command, now_s)
-            case frames.ChannelCommand():
-                return self._on_channel_command(command)
             case frames.Rpc():
-                return self._refuse(command.id, ErrorCode.METHOD_NOT_FOUND)
+                return self._on_rpc(identity, command)
             case frames.LegacyPing():
                 return self._refuse(command.id, ErrorCode.NOT_AVAILABLE)
             case frames.Message():
@@ -214,6 +161,14 @@ class Session:
         """Decide on a frame that is no command."""
         return self._close(CloseCode.BAD_REQUEST)
 
+    def on_runs_unknown(self, command: frames.Connect | frames.ChannelCommand) -> list[Effect]:
+        """Answer a command about runs whose tenants could not be told: the client may try again."""
+        if self._state is _State.CLOSED:
+            return []
+        if isinstance(command, frames.Connect):
+            return self._refuse_connect(command.id, ErrorCode.INTERNAL, CloseCode.INTERNAL)
+        return self._refuse(command.id, ErrorCode.INTERNAL)
+
     def on_attached(self, attach: Attach, found: Iterable[Attachment], now_s: float) -> list[Effect]:
         """Answer a connect or a subscribe, now that its channels' positions are known."""
         if self._state is _State.CLOSED:
@@ -222,29 +177,19 @@ class Session:
         if attach.is_connect:
             return self._on_connected(attach, attachments, now_s)
         (attachment,) = attachments
-        since = attach.wanted[attachment.channel]
-        if since is not None and not attachment.recovered and attach.strict_recovery:
-            del self._channels[attachment.channel]
-            return [
-                *self._refuse(attach.command_id, ErrorCode.UNRECOVERABLE_POSITION),
-                Leave(attachment.channel),
-            ]
-        result = _subscribe_result(attachment, since)
-        return [
-            Send(frames.reply(attach.command_id, "subscribe", result)),
-            Follow(attachment.channel, attachment.position),
-        ]
+        return self._subscriptions.on_attached(attach, attachment, now_s)
 
     def on_attach_failed(self, attach: Attach) -> list[Effect]:
         """Answer a connect or a subscribe whose positions the hub did not give in time."""
         if self._state is _State.CLOSED:
             return []
+        self._subscriptions.discard(attach.wanted)
+        if not attach.is_connect and not attach.command_id:
+            return []  # nobody waits; whoever asked for it asks again
         if self.unidirectional:
             return self._close(CloseCode.INTERNAL)
         if attach.is_connect:
             self._state = _State.REFUSED
-        for channel in attach.wanted:
-            self._channels.pop(channel, None)
         return self._refuse(attach.command_id, ErrorCode.INTERNAL)
 
     def on_history(
@@ -266,22 +211,33 @@ class Session:
         """Answer a history command that the hub did not answer in time."""
         return [] if self._state is _State.CLOSED else self._refuse(command.id, ErrorCode.INTERNAL)
 
+    def on_answer(self, command_id: int, method: str, answer: Mapping[str, Any] | ErrorCode) -> list[Effect]:
+        """Answer a publish, presence, presence_stats or rpc command, now that the answer is known."""
+        if self._state is _State.CLOSED:
+            return []
+        if isinstance(answer, ErrorCode):
+            return self._refuse(command_id, answer)
+        return [Send(frames.reply(command_id, method, answer))]
+
     def on_lost(self, channel: str) -> list[Effect]:
         """Decide what to do about a channel whose publications were lost on the way.
 
         A client-side subscription ends with 2500 and the SDK recovers it; a server-side one
         has no such command, so the whole connection starts again.
         """
-        is_server_side = self._channels.get(channel)
-        if is_server_side is None or self._state is _State.CLOSED:
+        if channel not in self._subscriptions or self._state is _State.CLOSED:
             return []
-        if is_server_side:
+        if self._subscriptions.is_server_side(channel):
             return self._close(CloseCode.INSUFFICIENT_STATE)
-        del self._channels[channel]
-        return [
-            Leave(channel),
-            Send(frames.push_unsubscribe(channel, UnsubscribeCode.INSUFFICIENT_STATE)),
-        ]
+        return self._subscriptions.end(channel, UnsubscribeCode.INSUFFICIENT_STATE)
+
+    def on_server_subscribe(self, channel: str) -> list[Effect]:
+        """Subscribe the client to a channel that it may listen to, because a service wants it."""
+        return self._subscriptions.on_server_subscribe(self._identified(), channel) if self.is_open else []
+
+    def on_server_unsubscribe(self, channel: str) -> list[Effect]:
+        """End a subscription because a service wants it; the SDK does not come back to it."""
+        return self._subscriptions.end(channel, UnsubscribeCode.SERVER_UNSUBSCRIBE) if self.is_open else []
 
     def on_close(self, code: CloseCode) -> list[Effect]:
         """End the session for a reason from outside: drain, a full outbox, a broken socket."""
@@ -300,16 +256,19 @@ class Session:
             return self._close(CloseCode.EXPIRED)
         if now_s >= self._renew_at_s:
             return self._close(CloseCode.SHUTDOWN)
-        if now_s >= self._next_ping_s:
+        effects: list[Effect] = []
+        for channel in self._subscriptions.overdue(now_s):
+            effects += self._subscriptions.end(channel, UnsubscribeCode.SUBSCRIPTION_EXPIRED)
+        if self._sends_pings and now_s >= self._next_ping_s:
             self._next_ping_s = now_s + self._settings.ping_interval_s
-            return [Send(frames.PING)]
-        return []
+            effects.append(Send(frames.PING))
+        return effects
 
     def _on_connect(self, command: frames.Connect, now_s: float) -> list[Effect]:
         if self._state is not _State.NEW:
             return self._close(CloseCode.BAD_REQUEST)
         try:
-            identity = self._rules.authenticate(command.token) if command.token else self._cookie_identity
+            identity = self._proven(command)
         except TokenExpiredError:
             return self._refuse_connect(command.id, ErrorCode.TOKEN_EXPIRED, CloseCode.INVALID_TOKEN)
         except KeysUnavailableError:
@@ -321,8 +280,7 @@ class Session:
         ttl_s = identity.expires_at - self._wall_s()
         if ttl_s <= 0:
             return self._refuse_connect(command.id, ErrorCode.EXPIRED, CloseCode.EXPIRED)
-        channels = self._rules.server_channels(identity)
-        if len(channels) > self._settings.max_channels:
+        if len(self._rules.server_channels(identity)) > self._settings.max_channels:
             return self._close(CloseCode.CHANNEL_LIMIT)
         refusal = self._rules.admit(identity)
         if refusal is not None:
@@ -332,19 +290,20 @@ class Session:
         self._expires_at_s = now_s + ttl_s
         self._expires_in_s = ttl_s
         self._state = _State.ATTACHING
-        self._channels = dict.fromkeys(channels, True)
-        wanted = {channel: command.recover.get(channel) for channel in channels}
-        return [Attach(command.id, wanted, is_connect=True)]
+        return [Attach(command.id, self._subscriptions.begin(identity, command.subs), is_connect=True)]
 
     def _on_connected(self, attach: Attach, attachments: list[Attachment], now_s: float) -> list[Effect]:
         self._state = _State.OPEN
         result: dict[str, Any] = {
             "client": self.client_id,
             "version": VERSION,
-            "ping": int(self._settings.ping_interval_s),
-            "pong": not self.unidirectional,
-            "subs": {found.channel: _subscribe_result(found, attach.wanted[found.channel]) for found in attachments},
+            "subs": {
+                found.channel: self._subscriptions.result(found, attach.wanted[found.channel], now_s)
+                for found in attachments
+            },
         }
+        if self._sends_pings:
+            result |= {"ping": int(self._settings.ping_interval_s), "pong": not self.unidirectional}
         if self._can_refresh and self._expires_in_s is not None:
             result |= {"expires": True, "ttl": max(1, int(self._expires_in_s))}
         # At random, so that the pings of sockets that came at once do not stay together.
@@ -353,57 +312,8 @@ class Session:
             line = frames.push_connect(result | {"session": self.client_id})
         else:
             line = frames.reply(attach.command_id, "connect", result)
-        return [Send(line), *(Follow(found.channel, found.position) for found in attachments)]
-
-    def _on_subscribe(self, command: frames.Subscribe) -> list[Effect]:
-        if not command.channel:
-            return self._close(CloseCode.BAD_REQUEST)
-        refusal = self._subscribe_refusal(command)
-        if refusal is not None:
-            return self._refuse(command.id, refusal)
-        self._channels[command.channel] = False
-        return [
-            Attach(
-                command.id,
-                {command.channel: command.since},
-                is_connect=False,
-                strict_recovery=command.strict_recovery,
-            )
-        ]
-
-    def _subscribe_refusal(self, command: frames.Subscribe) -> ErrorCode | None:
-        # Without the filter it asks for, a client would be sent what it did not want.
-        if len(command.channel) > MAX_CHANNEL_CHARS or command.wants_filter:
-            return ErrorCode.BAD_REQUEST
-        if command.type != 0:
-            return ErrorCode.NOT_AVAILABLE
-        if command.channel in self._channels:
-            return ErrorCode.ALREADY_SUBSCRIBED
-        if len(self._channels) >= self._settings.max_channels:
-            return ErrorCode.LIMIT_EXCEEDED
-        return self._channel_refusal(command.channel)
-
-    def _channel_refusal(self, channel: str) -> ErrorCode | None:
-        try:
-            kind_of(channel)
-        except InvalidChannelError:
-            return ErrorCode.UNKNOWN_CHANNEL
-        identity = self._identified()
-        return None if self._rules.may_subscribe(identity, channel) else ErrorCode.PERMISSION_DENIED
-
-    def _on_unsubscribe(self, command: frames.Unsubscribe) -> list[Effect]:
-        if not command.channel:
-            return self._close(CloseCode.BAD_REQUEST)
-        if self._channels.get(command.channel):  # what the identity entails cannot be given up
-            return self._refuse(command.id, ErrorCode.PERMISSION_DENIED)
-        self._channels.pop(command.channel, None)
-        return [Leave(command.channel), Send(frames.reply(command.id, "unsubscribe", {}))]
-
-    def _on_history_command(self, command: frames.History) -> list[Effect]:
-        if not command.channel:
-            return self._close(CloseCode.BAD_REQUEST)
-        refusal = self._channel_refusal(command.channel)
-        return [ReadHistory(command)] if refusal is None else self._refuse(command.id, refusal)
+        recovered = sum(recovered_tally(found, attach.wanted[found.channel]) for found in attachments)
+        return [Send(line, recovered), *(Follow(found.channel, found.position) for found in attachments)]
 
     def _on_refresh(self, command: frames.Refresh, now_s: float) -> list[Effect]:
         if not command.token or not self._can_refresh:
@@ -430,14 +340,14 @@ class Session:
         result = {"client": self.client_id, "version": VERSION, "expires": True, "ttl": max(1, int(ttl_s))}
         return [Send(frames.reply(command.id, "refresh", result))]
 
-    def _on_channel_command(self, command: frames.ChannelCommand) -> list[Effect]:
-        if not command.channel:
-            return self._close(CloseCode.BAD_REQUEST)
-        if command.method == "publish":  # clients listen; what they have to say goes through the HTTP API
-            return self._refuse(command.id, ErrorCode.PERMISSION_DENIED)
-        if command.method == "sub_refresh" and command.channel not in self._channels:
-            return self._refuse(command.id, ErrorCode.PERMISSION_DENIED)
-        return self._refuse(command.id, ErrorCode.NOT_AVAILABLE)
+    def _proven(self, command: frames.Connect) -> Identity | None:
+        return self._rules.authenticate(command.token) if command.token else self._cookie_identity
+
+    def _on_rpc(self, identity: Identity, command: frames.Rpc) -> list[Effect]:
+        role = self._rules.rpc.get(command.method)
+        if role is None:
+            return self._refuse(command.id, ErrorCode.METHOD_NOT_FOUND)
+        return [Call(command)] if identity.has(role) else self._refuse(command.id, ErrorCode.PERMISSION_DENIED)
 
     def _refuse_connect(self, command_id: int, error: ErrorCode, close: CloseCode) -> list[Effect]:
         if self.unidirectional:  # there is no reply id, so the refusal is the end
@@ -452,7 +362,7 @@ class Session:
         if self._state is _State.CLOSED:
             return []
         self._state = _State.CLOSED
-        self._channels.clear()
+        self._subscriptions.clear()
         return [Close(code)]
 
     def _identified(self) -> Identity:
@@ -463,19 +373,3 @@ class Session:
 
 def _rights(identity: Identity) -> tuple[object, ...]:
     return (identity.tenant, identity.roles, frozenset(identity.groups), frozenset(identity.clients))
-
-
-def _subscribe_result(found: Attachment, since: StreamPosition | None) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        "recoverable": True,
-        "positioned": True,
-        "epoch": found.position.epoch,
-        "offset": found.position.offset,
-    }
-    if since is None:
-        return result
-    result |= {"was_recovering": True, "recovered": found.recovered}
-    if found.recovered:
-        # The requested offset: the SDK moves on from it by handling the publications.
-        result |= {"offset": since.offset, "publications": frames.publications(found.publications)}
-    return result

@@ -5,6 +5,7 @@ has the keys of ``EMPTY``, whether the floor runs, starts or is down.
 """
 
 import json
+import time
 from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
@@ -17,6 +18,7 @@ from cluster.ports import local_host
 from cluster.settings import Settings
 from serve_apps import service_checks
 from serve_apps.auth import issue_signin_key, issue_token
+from serve_apps.floor_keys import parse_keys
 from serve_apps.floor_state import FloorFolder, FloorRecord
 
 API_TIMEOUT_S = 3.0
@@ -73,8 +75,15 @@ def _external(record: FloorRecord) -> Settings:
     return Settings.load({variable: urls[variable] for name, variable in variables.items() if name in is_external})
 
 
-def call_api(settings: Settings, record: FloorRecord, path: str, timeout_s: float = API_TIMEOUT_S) -> Any:
-    """GET a path of the floor's API as its owner.
+DRAIN_MARGIN_S = 35.0
+"""What a replica may take to report its last client's end; a closing handshake may take 5 s."""
+DRAIN_POLL_S = 0.5
+
+
+def call_api(
+    settings: Settings, record: FloorRecord, path: str, body: Any = None, timeout_s: float = API_TIMEOUT_S
+) -> Any:
+    """Ask the floor's API as its owner: GET a path, or POST it a body.
 
     Raises:
         OSError: it does not answer, or refuses.
@@ -82,9 +91,28 @@ def call_api(settings: Settings, record: FloorRecord, path: str, timeout_s: floa
     """
     token = owner_token(settings, TOKEN_TTL_S)
     host, port = record.urls["WATCHFLOOR_HTTP_HOST"], record.urls["WATCHFLOOR_HTTP_PORT"]
-    request = Request(f"http://{local_host(host)}:{port}{path}", headers={"Authorization": f"Bearer {token}"})
+    request = Request(
+        f"http://{local_host(host)}:{port}{path}",
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+    )
     with urlopen(request, timeout=timeout_s) as response:  # noqa: S310
         return json.load(response)
+
+
+def wait_drained(settings: Settings, record: FloorRecord, over_s: float) -> int:
+    """Wait until no replica has a client, somewhat longer than a drain takes; return how many there are still.
+
+    Raises:
+        OSError, ValueError: see ``call_api``.
+    """
+    give_up_s = time.monotonic() + over_s + DRAIN_MARGIN_S
+    while True:
+        nodes = call_api(settings, record, "/api/info", {})["result"]["nodes"]
+        left = sum(node["num_clients"] for node in nodes)
+        if not left or time.monotonic() >= give_up_s:
+            return int(left)
+        time.sleep(DRAIN_POLL_S)
 
 
 def owner_token(settings: Settings, ttl_s: float) -> str:
@@ -166,7 +194,7 @@ def read_secret(settings: Settings) -> bytes:
         OSError: there is none yet, or it cannot be read.
     """
     path = settings.secret_path if settings.secret_file else FloorFolder.of(settings).path / "secret"
-    return path.read_bytes().strip()
+    return parse_keys(path.read_bytes())[0]
 
 
 def _style(state: object) -> str:

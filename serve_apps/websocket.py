@@ -12,18 +12,22 @@ from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from serve_apps.auth import Identity
-from serve_apps.authorisation import is_own_origin
+from serve_apps.authorisation import is_trusted_origin
 from serve_apps.codes import CloseCode
 from serve_apps.connection import Connection
 from serve_apps.connections import Connections
 from serve_apps.deps import deps_of
 from serve_apps.errors import AuthenticationError
+from serve_apps.outgoing import Frame
+from serve_apps.server_socket import find_socket
 
 router = APIRouter()
 
 CLOSE_GRACE_S = 5.0
 """Seconds the client gets to answer our close frame before its handler ends anyway."""
 JSON_SUBPROTOCOL = "centrifuge-json"
+WRITE_BUFFER_BYTES = 64 * 1024
+"""Bytes waiting in the server for a client above which we wait as well; asyncio's own high-water mark."""
 
 
 @router.websocket("/connection/websocket")
@@ -34,7 +38,11 @@ async def serve_client(websocket: WebSocket) -> None:
     speaks_json = not offered or JSON_SUBPROTOCOL in offered or "centrifuge-protobuf" not in offered
     await websocket.accept(subprotocol=JSON_SUBPROTOCOL if JSON_SUBPROTOCOL in offered else None)
     register = connections_of(websocket)
-    connection = register.open(WebSocketTransport(websocket), cookie_identity=cookie_identity(websocket))
+    connection = register.open(
+        WebSocketTransport(websocket),
+        cookie_identity=cookie_identity(websocket),
+        native_pings=wants_native_pings(websocket),
+    )
     if not speaks_json:
         connection.close(CloseCode.INAPPROPRIATE_PROTOCOL)
     await receive_until_end(websocket, register, connection)
@@ -47,15 +55,30 @@ class WebSocketTransport:
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
+        # Only now, after the accept: before it the server would take our bytes for a part of its answer.
+        self._socket = find_socket(getattr(websocket, "_receive", None))
 
-    async def send(self, text: str) -> None:
-        """Hand one text frame to the server; under Ray Serve this never waits.
+    def send_now(self, frame: Frame) -> bool:
+        """Write one frame, as every connection at the same place has it, past the server's checks.
+
+        Raises:
+            ConnectionResetError: the client is gone.
+        """
+        if self._socket is None or self._socket.get_write_buffer_size() >= WRITE_BUFFER_BYTES:
+            return False
+        if self._socket.is_closing():
+            raise ConnectionResetError("the client is gone")
+        self._socket.write(frame.websocket)
+        return True
+
+    async def send(self, frame: Frame) -> None:
+        """Hand one frame to the server, and wait while its buffer for this client is full.
 
         Raises:
             ConnectionResetError: the client is gone.
         """
         try:
-            await self._websocket.send({"type": "websocket.send", "text": text})
+            await self._websocket.send({"type": "websocket.send", "text": frame.text})
         except (WebSocketDisconnect, RuntimeError) as error:
             raise ConnectionResetError("the client is gone") from error
 
@@ -96,11 +119,16 @@ def connections_of(websocket: HTTPConnection) -> Connections:
     return cast(Connections, websocket.app.state.connections)
 
 
+def wants_native_pings(websocket: HTTPConnection) -> bool:
+    """Tell whether the client wants the server's native ping frames alone: consoles show every ``{}``."""
+    return websocket.query_params.get("cf_ws_frame_ping_pong") == "true"
+
+
 def cookie_identity(websocket: HTTPConnection) -> Identity | None:
     """Return the identity of the session cookie, if our own page opened the socket."""
     auth = deps_of(websocket).auth
     cookie = websocket.cookies.get(auth.cookie_name)
-    if cookie is None or not is_own_origin(websocket):
+    if cookie is None or not is_trusted_origin(websocket):
         return None
     try:
         return auth.from_cookie(cookie)

@@ -10,12 +10,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cluster.clock import Clock, SystemClock
+from realtime import notices
+from realtime.channels import GATEWAY_ALL
 from realtime.errors import HubUnavailableError
 from realtime.hub import Hub
+from realtime.presence import GatewayFigures, Presence, PresenceReply, Report
 from realtime.publication import Draft, Priority, StreamPosition
 from realtime.replies import Cursor, HistoryReply, PollReply
 from realtime.settings import HubSettings
 from serve_apps.codes import CloseCode
+from serve_apps.outgoing import Frame
 
 
 class LocalHub:
@@ -26,6 +30,7 @@ class LocalHub:
         self._clock = clock or SystemClock()
         self._news = asyncio.Event()
         self.core = Hub(self._settings, self._clock)
+        self.members = Presence(self._settings)
         self.is_away = False
         self.before_answer: Callable[[str], Any] | None = None
         """Awaited between reading and answering, with the operation's name: makes replies late."""
@@ -33,6 +38,7 @@ class LocalHub:
     def restart(self) -> None:
         """Lose everything, as a hub without a journal does."""
         self.core = Hub(self._settings, self._clock)
+        self.members = Presence(self._settings)
         self._wake()
 
     async def publish(self, drafts: Sequence[Draft], timeout_s: float = 5.0) -> list[StreamPosition]:
@@ -61,6 +67,30 @@ class LocalHub:
         self._check("positions", 5.0)
         positions: dict[str, StreamPosition] = await self._answer("positions", self.core.positions(channels))
         return positions
+
+    async def remove_history(self, channel: str) -> StreamPosition:
+        self._check("remove_history", 5.0)
+        return self.core.remove_history(channel)
+
+    async def report(self, report: Report) -> bool:
+        self._check("report", 5.0)
+        changes = self.members.report(report, self._clock.monotonic_s())
+        if changes is not None:
+            self.core.publish([Draft(GATEWAY_ALL, notices.write(part)) for part in notices.changes_in_parts(changes)])
+            self._wake()
+        return changes is not None
+
+    async def presence(self, channel: str, limit: int) -> PresenceReply:
+        self._check("presence", 5.0)
+        return self.members.members(channel, limit)
+
+    async def present_channels(self, pattern: str, limit: int) -> dict[str, int]:
+        self._check("present_channels", 5.0)
+        return self.members.channels(pattern, limit)
+
+    async def gateways(self) -> tuple[GatewayFigures, ...]:
+        self._check("gateways", 5.0)
+        return self.members.gateways()
 
     def _check(self, operation: str, timeout_s: float) -> None:
         if self.is_away:
@@ -93,10 +123,16 @@ class FakeTransport:
         self.gate.set()
         self._news = asyncio.Event()
 
-    async def send(self, text: str) -> None:
-        await self.gate.wait()
-        self.frames.append(text)
+    def send_now(self, frame: Frame) -> bool:
+        if not self.gate.is_set():
+            return False
+        self.frames.append(frame.text)
         self._news.set()
+        return True
+
+    async def send(self, frame: Frame) -> None:
+        await self.gate.wait()
+        self.send_now(frame)
 
     async def close(self, code: CloseCode) -> None:
         self.close_code = code

@@ -2,12 +2,17 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
+from realtime import wire
 from realtime.errors import JournalUnavailableError, TransportError
+from realtime.hub_frames import SocketAddress
+from realtime.hub_service import HubService
 from realtime.journal import JournalRecord, JournalState, Stored
 from realtime.journal_memory import MemoryJournal, MemoryStore
 from realtime.publication import Draft
+from realtime.replies import Cursor
 
 
 class FaultyJournal(MemoryJournal):
@@ -47,6 +52,7 @@ class ScriptedTransport:
     """Collects what is sent; fails while ``failure`` is set and waits while ``gate`` is closed."""
 
     name = "scripted"
+    never_blocks_when_idle = False
 
     def __init__(self) -> None:
         self.failure: TransportError | None = None
@@ -56,13 +62,45 @@ class ScriptedTransport:
         self.attempts: list[str] = []
         self.sent: list[Draft] = []
 
-    def send(self, batch: str, drafts: Sequence[Draft], timeout_s: float) -> None:
+    def send(self, batch: str, drafts: Sequence[Draft], timeout_s: float) -> int:
         self.attempts.append(batch)
         self.entered.set()
         assert self.gate.wait(10)
         if self.failure is not None:
             raise self.failure
         self.sent.extend(drafts)
+        return 1
+
+    def fileno(self) -> int:
+        raise AssertionError("nothing is awaited: send confirms")
+
+    def confirm(self, timeout_s: float) -> int:
+        raise AssertionError("nothing is awaited: send confirms")
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+class HubHandle:
+    """Stands for the handle of the hub's actor: each method has ``remote``, whose result is awaited."""
+
+    def __init__(self, service: HubService, address: SocketAddress) -> None:
+        self._service = service
+        self.address = address
+        self.socket_address = _Method(self._say_address)
+        self.publish = _Method(self._publish)
+        self.poll = _Method(self._poll)
+
+    async def _say_address(self) -> tuple[str, bytes]:
+        return self.address.path, self.address.secret
+
+    async def _publish(self, batch: str, drafts: list[wire.WireDraft]) -> list[wire.WirePosition]:
+        return wire.write_positions(await self._service.publish(wire.read_drafts(drafts), batch))
+
+    async def _poll(self, cursor: wire.WirePosition | None, timeout_s: float) -> wire.WirePoll:
+        return wire.write_poll(await self._service.poll(None if cursor is None else Cursor(*cursor), timeout_s))
+
+
+class _Method:
+    def __init__(self, remote: Callable[..., Awaitable[Any]]) -> None:
+        self.remote = remote

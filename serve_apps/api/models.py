@@ -20,11 +20,13 @@ from training.storage import Storage
 
 router = APIRouter(prefix="/api/v1/models", route_class=ApiRoute)
 
+SEEN_BY_TENANTS = frozenset({"model_id", "model_type", "version", "created_at", "metrics"})
+
 
 @router.get("")
 async def list_models(
     request: Request,
-    identity: Annotated[Identity, Depends(require(Role.VIEWER))],  # noqa: ARG001 - any viewer may see all
+    identity: Annotated[Identity, Depends(require(Role.VIEWER))],
     limit: Limit = 50,
 ) -> dict[str, Any]:
     """Return the live aliases and the newest versions of every model type."""
@@ -32,6 +34,9 @@ async def list_models(
     live, versions = await asyncio.gather(
         asyncio.to_thread(_read_live, deps), asyncio.to_thread(_read_versions, deps, limit)
     )
+    if not identity.is_floor_wide:
+        # Models watch every tenant's devices; whose data and whose run made one is not a tenant's business.
+        versions = [{name: value for name, value in version.items() if name in SEEN_BY_TENANTS} for version in versions]
     return {"live": live, "versions": versions}
 
 

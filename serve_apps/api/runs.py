@@ -79,8 +79,8 @@ async def start_run(
             request_id=request_id,
         )
     run = await deps_of(request).run_queue.asubmit(wanted)
-    if (run.task, run.arguments) != (wanted.task, wanted.arguments):
-        raise HTTPException(409, f"request_id {body.request_id!r} was used for another run, {run.id}")
+    if (run.task, run.arguments, run.tenant) != (wanted.task, wanted.arguments, wanted.tenant):
+        raise HTTPException(409, f"request_id {body.request_id!r} was used for another run")
     return run_to_json(run)
 
 

@@ -22,7 +22,7 @@ router = APIRouter(route_class=ApiRoute)
 REASON = "<!-- reason -->"
 
 
-@router.get("/signin")
+@router.get("/signin", include_in_schema=False)
 async def sign_in(request: Request, key: Annotated[str, Query(max_length=8192)] = "") -> Response:
     """Exchange the key of a link for a session."""
     auth = deps_of(request).auth

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from sqlalchemy.exc import SQLAlchemyError
 
 from cluster import names
@@ -27,7 +27,7 @@ from serve_apps.api.border import ApiRoute
 from serve_apps.api.trainings import model_types, offered_datasets
 from serve_apps.auth import Identity, Role
 from serve_apps.authorisation import ROUTES, require
-from serve_apps.deps import GatewayDeps, deps_of
+from serve_apps.deps import GatewayDeps
 from serve_apps.floor_state import FloorFolder
 
 T = TypeVar("T")
@@ -53,6 +53,11 @@ WAYS = {
 @router.get("/config")
 async def config(identity: Annotated[Identity, Depends(require(Role.VIEWER))]) -> dict[str, Any]:
     """Return who is signed in, what they may do, and where things are."""
+    return describe_caller(identity)
+
+
+def describe_caller(identity: Identity) -> dict[str, Any]:
+    """Return who calls, what they may do, and where things are."""
     return {
         "user": {
             "id": identity.user_id,
@@ -74,8 +79,13 @@ async def config(identity: Annotated[Identity, Depends(require(Role.VIEWER))]) -
 @router.get("/status")
 async def status(request: Request, identity: Annotated[Identity, Depends(require(Role.VIEWER))]) -> dict[str, Any]:
     """Return what the floor is doing, as one object."""
-    deps = deps_of(request)
-    floor = await _board_of(request).read()
+    return await floor_status(request.app, identity)
+
+
+async def floor_status(app: FastAPI, identity: Identity) -> dict[str, Any]:
+    """Return what ``identity`` may know about what the floor is doing."""
+    deps: GatewayDeps = app.state.deps
+    floor = await _board_of(app).read()
     if identity.is_floor_wide:
         return floor
     # To a tenant: its own alerts and runs, and whether the parts work; no names, no figures of others.
@@ -86,8 +96,11 @@ async def status(request: Request, identity: Annotated[Identity, Depends(require
         "dead_letters_total": None,
         "dead_letters": None,
         "alerts_total": counts["total"] if counts else None,
+        "alerts": counts,
+        "detector": {name: floor["detector"].get(name) for name in ("model", "version", "revision")},
         "runs": [run for run in floor["runs"] if run["tenant"] is not None and run["tenant"] == identity.tenant],
         "ingest": {},
+        "circuits": {name: {"state": one["state"]} for name, one in floor["circuits"].items()},
     }
 
 
@@ -144,10 +157,10 @@ class StatusBoard:
         }
 
 
-def _board_of(request: Request) -> StatusBoard:
-    state = request.app.state
+def _board_of(app: FastAPI) -> StatusBoard:
+    state = app.state
     if not hasattr(state, "status_board"):
-        state.status_board = StatusBoard(deps_of(request))
+        state.status_board = StatusBoard(state.deps)
     board: StatusBoard = state.status_board
     return board
 

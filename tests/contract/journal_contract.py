@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+import redis
 
 from realtime.errors import FencedError, JournalLostError
 from realtime.journal import Journal, JournalRecord, JournalState
@@ -17,8 +18,10 @@ OpenJournal = Callable[[], Journal]
 def entry(
     seq: int, channel: str = "noc:all", data: bytes = b'{"a":"\xc3\xa4"}', coalesce_key: str | None = None
 ) -> Entry:
-    publication = Publication(channel, seq, data, Priority.CRITICAL, 1_700_000_000_123, "e")
-    return Entry(seq, publication, f"key-{seq}", f"batch-{seq}", seq, coalesce_key)
+    publication = Publication(
+        channel, seq, data, Priority.CRITICAL, 1_700_000_000_123, "e", b'{"user":"ann"}', coalesce_key
+    )
+    return Entry(seq, publication, f"key-{seq}", f"batch-{seq}", seq)
 
 
 def log_mark(top: int) -> Mark:
@@ -47,6 +50,13 @@ async def state_of(journal: Journal) -> JournalState:
 
 async def store(journal: Journal, record: JournalRecord) -> None:
     await (await journal.append(record))
+
+
+def everything_in(redis_url: str) -> bytes:
+    """Return all keys and values of a Valkey."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.config_set("rdbcompression", "no")
+        return b"\n".join(part for key in client.scan_iter() for part in (key, client.dump(key)))
 
 
 class JournalContract:

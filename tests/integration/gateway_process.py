@@ -18,8 +18,9 @@ END_TIMEOUT_S = 60
 class Gateway:
     """A started gateway, and what a test asks of it."""
 
-    def __init__(self, process: "subprocess.Popen[str]", url: str, replica_ports: list[int]) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", mode: str, url: str, replica_ports: list[int]) -> None:
         self._process = process
+        self.mode = mode
         self.url = url
         self.replica_ports = replica_ports
         """Behind HAProxy each replica listens on one of these."""
@@ -59,7 +60,7 @@ def running_gateway(mode: str, redis_url: str, env: Mapping[str, str]) -> Iterat
         try:
             first = process.stdout.readline()
             assert first, Path(folder, "log").read_text(encoding="utf-8")[-3000:]
-            yield Gateway(process, **json.loads(first))
+            yield Gateway(process, mode, **json.loads(first))
         finally:
             process.stdin.close()
             process.stdout.close()

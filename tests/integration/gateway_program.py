@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,13 @@ def command(word: str, settings: Any) -> dict[str, Any]:
             (replica,) = [actor for actor in actors if "#Gateway#" in actor["name"]]
             ray.kill(ray.get_actor(**replica), no_restart=True)
             return {"killed": replica["name"]}
+        case "replica-pid":
+            actors = ray.util.list_named_actors(all_namespaces=True)
+            (replica,) = [actor for actor in actors if "#Gateway#" in actor["name"]]
+            call = ray.get_actor(**replica).__ray_call__.remote(lambda _replica: os.getpid())
+            return {"pid": ray.get(call, timeout=20)}
+        case "flood":
+            return {"published": flood(seconds=60.0, bytes_s=5_000_000)}
         case "restart-hub":
             ray.kill(ray.get_actor(names.HUB, namespace=names.NAMESPACE), no_restart=False)
             return {"restarted": names.HUB}
@@ -98,6 +106,23 @@ def command(word: str, settings: Any) -> dict[str, Any]:
             return {"confirmed": task(lane="general")(tell_ann).submit().result(60)}
         case _:
             return {"error": f"unknown command {word!r}"}
+
+
+def flood(seconds: float, bytes_s: float) -> int:
+    """Publish so much on the NOC's channel, paced; each message says when it was published."""
+    from realtime.hub_client import HubClient
+    from realtime.publication import Draft
+
+    hub, size, published = HubClient.connect(), 5_000, 0
+    began_s = time.monotonic()
+    while (now_s := time.monotonic()) < began_s + seconds:
+        if published * size > (now_s - began_s) * bytes_s:
+            time.sleep(0.002)
+            continue
+        drafts = [Draft("noc:all", (b'{"t":%.6f,"x":"' % time.time()).ljust(size - 2, b"x") + b'"}') for _ in range(8)]
+        hub.publish_sync(drafts, timeout_s=30)
+        published += len(drafts)
+    return published
 
 
 def tell_ann() -> bool:

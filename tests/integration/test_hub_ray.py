@@ -1,6 +1,8 @@
 """The hub as an actor of a real Ray, with its journal in a real Valkey."""
 
 import asyncio
+import base64
+import json
 import os
 import signal
 import subprocess
@@ -14,17 +16,22 @@ from typing import Any
 
 import pytest
 import ray
+from contract.hub_contract import HubContract
+from contract.journal_contract import everything_in
 
 from cluster import names
 from cluster.embedded import Credentials, EmbeddedService, EmbeddedSettings, redis_service
 from cluster.ports import free_port
 from cluster.process import Child
 from cluster.settings import Settings
+from realtime.broadcaster import Broadcaster
 from realtime.errors import HubNotFoundError, HubUnavailableError
 from realtime.hub_actor import get_or_create_hub
 from realtime.hub_client import HubClient
 from realtime.publication import Draft, Publication, StreamPosition
 from realtime.replies import Cursor, JournalHealth
+from realtime.settings import BroadcastSettings
+from realtime.transport import open_transport
 
 pytestmark = [pytest.mark.ray, pytest.mark.redis, pytest.mark.timeout(180)]
 
@@ -59,7 +66,9 @@ def _ray() -> Iterator[None]:
 
 @pytest.fixture
 def settings(tmp_path: Path, redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, data_dir=str(tmp_path))
+    return Settings(
+        redis_url=redis_url, data_dir=str(tmp_path), channel_keys=f"test:{base64.b64encode(bytes(32)).decode()}"
+    )
 
 
 @pytest.fixture
@@ -84,6 +93,47 @@ def end_for_good() -> None:
 def kill_process() -> None:
     handle: Any = ray.get_actor(names.HUB, namespace=names.NAMESPACE)
     os.kill(ray.get(handle.__ray_call__.remote(lambda _self: os.getpid()), timeout=20), signal.SIGKILL)
+
+
+class OnlyActor:
+    """The hub's handle as a process sees it that the hub's socket is out of reach for."""
+
+    def __init__(self, handle: Any) -> None:
+        self.publish, self.poll, self.history, self.positions = (
+            handle.publish, handle.poll, handle.history, handle.positions,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="class")
+def contract_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One hub for the contract, as its calls do not disturb each other; it has no journal."""
+    get_or_create_hub(Settings(data_dir=str(tmp_path_factory.mktemp("hub"))))
+    yield ray.get_actor(names.HUB, namespace=names.NAMESPACE)
+    end_for_good()
+
+
+class TestBySocket(HubContract):
+    """A process on the hub's node."""
+
+    @pytest.fixture
+    def hub(self, contract_hub: Any) -> HubClient:
+        return HubClient(contract_hub)
+
+    @pytest.fixture
+    def way(self) -> str:
+        return "socket"
+
+
+class TestByActor(HubContract):
+    """A process that has only the actor."""
+
+    @pytest.fixture
+    def hub(self, contract_hub: Any) -> HubClient:
+        return HubClient(OnlyActor(contract_hub))
+
+    @pytest.fixture
+    def way(self) -> str:
+        return "actor"
 
 
 class Reader:
@@ -197,6 +247,48 @@ async def test_a_killed_hub_loses_nothing_that_it_confirmed(hub: HubClient) -> N
     assert [publication.data for publication in reader.received] == [data for data, _ in confirmed]
     assert [publication.position for publication in reader.received] == [position for _, position in confirmed]
     assert reader.lost_its_place == 0
+    assert hub.calls["socket"] > hub.calls["actor"]
+
+
+async def test_broadcasts_arrive_once_and_in_order_although_the_hub_is_killed(hub: HubClient) -> None:
+    """Several batches are under way on the socket when it dies; each goes out again under its name."""
+    reader = Reader(hub, "noc:all")
+    await reader.begin()
+    broadcaster = Broadcaster(BroadcastSettings(batch_size=5), lambda: open_transport(Settings()))
+    is_over = threading.Event()
+    sent = 0
+
+    def broadcast() -> None:
+        nonlocal sent
+        while not is_over.is_set():
+            for _ in range(7):
+                assert broadcaster.publish("noc:all", "x", {"n": sent})
+                sent += 1
+            time.sleep(0.02)
+
+    broadcasting = asyncio.create_task(asyncio.to_thread(broadcast))
+    ways = set()
+    for kill in (True, True, False):
+        async with asyncio.timeout(60):
+            before = len(reader.received)
+            while len(reader.received) < before + 300:
+                await reader.read()
+        ways.add(broadcaster.health().transport)
+        if kill:
+            await asyncio.to_thread(kill_process)
+    is_over.set()
+    await broadcasting
+    assert await asyncio.to_thread(broadcaster.flush, 40)
+    async with asyncio.timeout(60):
+        while len(reader.received) < sent:
+            await reader.read()
+    health = broadcaster.health()
+    await asyncio.to_thread(broadcaster.close)
+
+    numbers = [json.loads(publication.data)["data"]["n"] for publication in reader.received]
+    assert numbers == list(range(sent))
+    assert (health.confirmed_total, health.waiting, health.dropped_by_reason) == (sent, 0, {})
+    assert "socket" in ways
 
 
 async def test_a_repeated_key_is_published_once_although_the_hub_died_in_between(
@@ -211,6 +303,7 @@ async def test_a_repeated_key_is_published_once_although_the_hub_died_in_between
     reply = await successor.history("noc:all", None, 100)
 
     assert (again, [publication.data for publication in reply.publications]) == (first, [draft.data])
+    assert draft.data not in everything_in(settings.redis_url)
 
 
 async def test_the_death_of_valkey_changes_nothing_but_health(tmp_path: Path) -> None:

@@ -240,6 +240,30 @@ def test_cancelling_a_run_that_trains_ends_its_worker_and_frees_its_lane(floor: 
     assert eventually(lane_is_free)
 
 
+def test_a_training_whose_driver_is_killed_ends_its_bar_within_five_seconds(floor: Floor) -> None:
+    """With the reason, on the bar that it moved, for those who watch the run and for its user."""
+    listening = Listening(floor.hub)
+    handle = train_model.submit("recorded:nyc_taxi", "anomaly_detector", {"epochs": 5000}, user_id="ada")
+    channels = (f"run:{handle.run_id}", "user:ada")
+
+    def bars(channel: str) -> list[dict[str, Any]]:
+        listening.catch_up()
+        found = listening.messages(channel, "task_progress")
+        return [bar for bar in found if bar["run_id"] == handle.run_id]
+
+    assert eventually(lambda: bool(bars(channels[0])), 120), handle.get()
+    moved = bars(channels[0])[-1]["task_name"]
+    os.kill(_driver_pid(handle.run_id), signal.SIGKILL)
+
+    assert eventually(lambda: all(bars(channel)[-1].get("state") == "failed" for channel in channels), 5.0)
+    for channel in channels:
+        last = bars(channel)[-1]
+        assert (last["task_name"], last["reason"]) == (moved, handle.get().reason)
+        assert last["reason"]
+    assert eventually(lambda: not _train_worker_pids(floor))
+    assert eventually(lane_is_free)
+
+
 def test_too_little_data_ends_the_run_at_once_with_the_reason(floor: Floor) -> None:
     """No worker is started for it, and its bar does not hang."""
     listening = Listening(floor.hub)
@@ -408,6 +432,20 @@ def _shell(floor: Floor) -> dict[str, str]:
 def _is_training(floor: Floor, run: Run) -> bool:
     """Tell whether the run's worker group is there and makes steps."""
     return run.state is RunState.RUNNING and run.progress > FITTING and bool(_train_worker_pids(floor))
+
+
+def _driver_pid(run_id: str) -> int:
+    """Return the process that drives the run: the module itself, not the shell that started it."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue  # ended meanwhile
+        if run_id in words and "training" in words:
+            found.append(int(entry.parent.name))
+    (pid,) = found
+    return pid
 
 
 def _train_worker_pids(floor: Floor) -> list[int]:

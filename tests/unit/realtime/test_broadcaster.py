@@ -221,6 +221,34 @@ def test_equal_failures_are_logged_once(make: Any, caplog: pytest.LogCaptureFixt
     ]
 
 
+def test_the_book_balances_at_every_moment(make: Any, transport: ScriptedTransport) -> None:
+    """While a batch is under way, when a part of one was refused, and when all is over."""
+    broadcaster = make(buffer_size=4, block_s=0.0)
+    transport.gate.clear()
+    broadcaster.broadcast_to_user(1, "x", {"n": 0})
+    assert transport.entered.wait(5)
+    for number in range(6):
+        broadcaster.broadcast_to_user(1, "x", {"n": number}, ("normal", "critical")[number % 2])
+        broadcaster.broadcast_task_progress(1, "train", number)
+        broadcaster.publish("room:1", "x", {})
+    under_way = broadcaster.book()
+    transport.failure = TransportError("scripted", "refused", is_final=True, confirmed=0)
+    transport.gate.set()
+    assert broadcaster.flush(5)
+    transport.failure = None
+    broadcaster.broadcast_to_tenant(1, "x", {})
+    assert broadcaster.flush(5)
+    book = broadcaster.book()
+
+    assert (under_way.imbalance(), book.imbalance(), book.num_open()) == ({}, {}, 0)
+    assert (under_way.num_open("in flight"), under_way.num_open("waiting")) == (1, 5)
+    assert book.num_taken() == 1 + 3 * 6 + 1
+    assert book.num_settled("dropped", "invalid") == 6
+    assert book.num_settled("coalesced") == 5
+    assert book.num_settled("delivered") == broadcaster.health().confirmed_total == 1
+    assert broadcaster.health().taken_total == book.num_taken()
+
+
 def test_a_closed_broadcaster_drops_and_says_why(make: Any) -> None:
     """At the end of a process nothing raises either."""
     broadcaster = make()

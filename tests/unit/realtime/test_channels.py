@@ -16,6 +16,7 @@ from realtime.errors import InvalidChannelError
         (channels.user("ada@example.org"), ChannelKind.USER),
         (channels.tenant("demo"), ChannelKind.TENANT),
         (channels.group("noc_dashboard"), ChannelKind.GROUP),
+        (channels.group("ops", [42, "ada@example.org"]), ChannelKind.GROUP),
         (channels.run("01JABC"), ChannelKind.RUN),
         (channels.device("demo", "pump-1"), ChannelKind.DEVICE),
     ],
@@ -36,6 +37,11 @@ def test_a_channel_tells_its_kind(channel: str, kind: ChannelKind) -> None:
         pytest.param("user:a b", id="space"),
         pytest.param("user:1\n", id="line-break"),
         pytest.param("user:#1", id="centrifuge-sign"),
+        pytest.param("run:r1#42", id="limit-on-a-run"),
+        pytest.param("group:ops#", id="limited-to-nobody"),
+        pytest.param("group:#42", id="limit-without-a-name"),
+        pytest.param("group:ops#42,", id="limited-to-an-empty-user"),
+        pytest.param("group:ops#42#43", id="two-limits"),
         pytest.param("device:only-tenant", id="device-without-name"),
         pytest.param("device:a/b/c", id="device-with-three-levels"),
         pytest.param("group:" + "x" * 200, id="too-long"),
@@ -45,3 +51,13 @@ def test_a_name_that_nobody_could_subscribe_to_is_refused(channel: str) -> None:
     """A bad name is the caller's mistake and is said at the door."""
     with pytest.raises(InvalidChannelError):
         kind_of(channel)
+
+
+@pytest.mark.parametrize(
+    ("channel", "users"),
+    [("group:ops#42", {"42"}), ("group:ops#42,ada", {"42", "ada"}), ("group:ops", None), ("user:42", None)],
+)
+def test_a_name_says_who_alone_may_listen(channel: str, users: set[str] | None) -> None:
+    """Behind the sign, as Centrifugo has it."""
+    kind_of(channel)
+    assert channels.limited_to(channel) == users

@@ -16,6 +16,9 @@ EXAMPLES: list[errors.RealtimeError] = [
     errors.JournalUnavailableError("append", "refused"),
     errors.JournalLostError(3),
     errors.FencedError(3, 4),
+    errors.UnreadablePayloadError("2026-11", "no such key is set"),
+    errors.HubFrameError("no request"),
+    errors.HubRefusedError("history", "too large"),
     errors.TransportError("hub", "unreachable", False, 2),
 ]
 

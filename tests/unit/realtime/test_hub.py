@@ -52,6 +52,19 @@ def test_a_poller_that_fell_behind_is_told_of_a_gap() -> None:
     assert hub.since(start, hub.top).gap is True
 
 
+def test_the_books_say_where_everything_is() -> None:
+    """Duplicates, coalesced values and what has left the log, by class."""
+    hub, _ = make_hub(log_size=4)
+    hub.publish([draft(str(number), key=f"k{number % 5}") for number in range(7)])
+    hub.publish([draft(f"{percent} %", "run:1", coalesce_key="bar") for percent in (10, 20, 30)])
+    books = hub.books()
+
+    assert [book.imbalance() for book in books.values()] == [{}, {}]
+    assert (books["hub"].num_settled("published"), books["hub"].num_settled("duplicate")) == (8, 2)
+    assert (books["log"].num_settled("coalesced"), books["log"].num_settled("aged out")) == (2, 4)
+    assert books["log"].num_open("held") == 2
+
+
 def test_a_known_key_is_not_published_again() -> None:
     """On its channel, for its time; the answer is the first one's position."""
     hub, clock = make_hub(idempotency_ttl_s=10.0)
@@ -61,7 +74,7 @@ def test_a_known_key_is_not_published_again() -> None:
     later = hub.publish([draft("a", key="k")])
 
     assert again == first
-    assert (later[0].offset, hub.duplicates_total) == (2, 2)
+    assert (later[0].offset, hub.duplicates.total()) == (2, 2)
 
 
 def test_a_repeated_call_appends_only_what_the_first_did_not() -> None:
@@ -189,3 +202,18 @@ def test_a_position_of_a_forgotten_life_is_refused() -> None:
     hub.publish([draft("a")])
 
     assert hub.history("noc:all", StreamPosition("gone", 1), 10).recovered is False
+
+
+def test_a_removed_history_is_gone_and_so_are_its_positions() -> None:
+    """Who stood in it is told to start anew; the offsets go on."""
+    hub, _ = make_hub()
+    (first, second) = hub.publish([draft("a"), draft("b")])
+
+    assert hub.remove_history("noc:all") == second
+    assert hub.history("noc:all", None, 10).publications == ()
+    assert hub.history("noc:all", first, 10).recovered is False
+    assert hub.history("noc:all", second, 10).recovered is True
+    (third,) = hub.publish([draft("c")])
+    assert (third.epoch, third.offset) == (second.epoch, 3)
+    assert hub.remove_history("noc:all") == third
+    assert hub.history_bytes == 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fakes_cluster import FakeClock
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from realtime.hub import Hub
 from realtime.journal import JournalRecord, JournalState
@@ -186,6 +186,12 @@ class HubMachine(RuleBasedStateMachine):
         key = (publication.channel, publication.epoch, publication.offset)
         assert self.names.setdefault(key, publication.data) == publication.data, f"{key} was used twice"
 
+    @invariant()
+    def the_books_balance(self) -> None:
+        # Before the first step there is no hub.
+        books = self.hub.books() if hasattr(self, "hub") else {}
+        assert [book.imbalance() for book in books.values()] == [{}] * len(books)
+
     # -- doing it ----------------------------------------------------------------------
 
     def _repeat(self, failed: list[Sent]) -> None:
@@ -197,6 +203,8 @@ class HubMachine(RuleBasedStateMachine):
             self.living |= {sent.draft.data for sent in sents}
             for sent in sents:
                 sent.seq = self.hub.top
+        # What the journal had is confirmed by this answer, and not repeated once it has left the log.
+        self._confirm([])
 
     def _confirm(self, records: list[JournalRecord]) -> None:
         for record in records:

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from fakes_realtime import FaultyJournal
 
+from realtime import notices
 from realtime.behind_marker import BehindMarker
+from realtime.channels import GATEWAY_ALL
 from realtime.hub_service import RECORDS_UNDER_WAY, HubService
 from realtime.journal_memory import MemoryStore
+from realtime.presence import Changes, GatewayFigures, Member, Report
 from realtime.publication import Draft
 from realtime.replies import JournalHealth
 from realtime.settings import HubSettings
@@ -152,3 +155,37 @@ async def test_an_older_hub_ends_when_a_younger_one_takes_the_journal(tmp_path: 
         publishing = asyncio.create_task(older.publish([draft("a")]))
         await asyncio.wait_for(older.is_fenced.wait(), 5)
         publishing.cancel()
+
+
+async def test_a_successor_does_not_bring_a_removed_history_back(tmp_path: Path) -> None:
+    """The journal may still hold the publications; the mark says that they are gone."""
+    store = MemoryStore()
+    async with running(FaultyJournal(store), tmp_path) as service:
+        (first, second) = await service.publish([draft("a"), draft("b")])
+        service.remove_history("noc:all")
+        await eventually(lambda: store.marks["noc:all"].floor == second.offset)
+    async with running(FaultyJournal(store), tmp_path) as service:
+        reply = service.history("noc:all", None, 10)
+        is_recovered = service.history("noc:all", first, 10).recovered
+
+    assert (reply.publications, reply.position.epoch, is_recovered) == ((), first.epoch, False)
+
+
+async def test_gateways_hear_who_comes_and_goes(tmp_path: Path) -> None:
+    """Also when it is the hub that finds a gateway silent."""
+    settings = HubSettings(presence_ttl_s=0.2)
+    service = HubService(settings, None, BehindMarker(tmp_path), "here")
+    await service.start()
+    figures = GatewayFigures("g1", 1, 1, 1, 0)
+    member = Member("run:a", "c1", "ann", announced=True)
+
+    assert service.report(Report(figures, 1, (member,))) is False
+    assert service.report(Report(figures, 2, is_first=True, is_news=False)) is True
+    assert service.report(Report(figures, 3, (member,))) is True
+    stats = (service.stats().presence_members, service.present_channels("", 9), service.gateways())
+    await eventually(lambda: service.stats().presence_members == 0)
+    told = [notices.read(item.data) for item in service.history(GATEWAY_ALL, None, 10).publications]
+    await service.close()
+
+    assert stats == (1, {"run:a": 1}, (figures,))
+    assert told == [Changes(joined=(member,)), Changes(left=(member,))]

@@ -45,7 +45,7 @@ def test_a_run_that_ends_without_success_ends_its_bar(state: str) -> None:
         "reason": "worker died",
     }
 
-    assert bars == [("user:ada", "task_progress", data), ("run:r1", "task_progress", data)]
+    assert sorted(bars) == [("run:r1", "task_progress", data), ("user:ada", "task_progress", data)]
 
 
 def test_a_run_without_a_user_is_told_to_those_who_watch_it() -> None:

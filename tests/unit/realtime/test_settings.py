@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from cluster.errors import SettingsError
+from cluster.settings import Settings
+from realtime.hub_actor import get_or_create_hub
 from realtime.settings import BroadcastSettings, HubSettings
 
 
@@ -23,3 +26,12 @@ def test_a_bad_value_is_refused_with_its_name(section: Any, values: dict[str, An
     """The text says which one it is."""
     with pytest.raises(ValueError, match=next(iter(values))):
         section(**values)
+
+
+def test_keys_that_cannot_be_used_stop_the_hub_before_it_starts() -> None:
+    """The error names the setting and the key's place, never the key."""
+    with pytest.raises(SettingsError, match=r"CHANNEL_KEYS.*key 1 must be id:base64key") as caught:
+        get_or_create_hub(Settings(channel_keys="c2VjcmV0"))
+
+    assert "c2VjcmV0" not in str(caught.value)
+    assert "c2VjcmV0" not in repr(Settings(channel_keys="c2VjcmV0"))

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from serve_apps.app import CODES
 from serve_apps.auth import Role
 from serve_apps.authorisation import ROUTES
+from serve_apps.error_response import CODES
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
 PREFIX = "/api/v1"

@@ -220,4 +220,6 @@ async def test_status_keeps_other_tenants_to_itself(api: ApiFloor) -> None:
     assert status["alerts_total"] == 1
     assert status["readings_total"] is None
     assert (status["dead_letters_total"], status["dead_letters"]) == (None, None)
-    assert all(set(part) == {"state"} for part in status["services"].values())
+    assert status["alerts"]["total"] == 1
+    assert set(status["detector"]) == {"model", "version", "revision"}
+    assert all(set(part) == {"state"} for part in (*status["services"].values(), *status["circuits"].values()))

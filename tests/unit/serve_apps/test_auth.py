@@ -18,6 +18,7 @@ from serve_apps.auth import (
     verify_token,
 )
 from serve_apps.errors import AuthenticationError, TokenExpiredError
+from serve_apps.floor_keys import key_id, parse_keys
 
 SECRET = b"s" * 32
 OTHER = b"o" * 32
@@ -177,6 +178,68 @@ def test_short_secret_is_refused() -> None:
     """A key that can be guessed protects nothing."""
     with pytest.raises(ValueError, match="32 bytes"):
         Authenticator(b"short", http_port=1, consume=UsedOnce().consume)
+
+
+def test_keys_rotate_without_signing_anybody_out() -> None:
+    """The first key signs; tokens of the older one count while it is listed."""
+    consume = UsedOnce().consume
+    before = Authenticator(SECRET, http_port=1, consume=consume)
+    both = Authenticator(OTHER, SECRET, http_port=1, consume=consume)
+    after = Authenticator(OTHER, http_port=1, consume=consume)
+    old, new = (issue_token(key, sub="ann", tenant=None, roles=["viewer"], ttl_s=60) for key in (SECRET, OTHER))
+
+    assert [one.from_token(old).user_id for one in (before, both)] == ["ann", "ann"]
+    assert [one.from_token(new).user_id for one in (both, after)] == ["ann", "ann"]
+    for wrong, token in ((before, new), (after, old)):
+        with pytest.raises(AuthenticationError):
+            wrong.from_token(token)
+
+
+async def test_a_session_is_signed_with_the_first_key() -> None:
+    """Also when the link was made with the older one."""
+    auth = Authenticator(OTHER, SECRET, http_port=1, consume=UsedOnce().consume)
+    _, session = await auth.redeem(issue_signin_key(SECRET, sub="ann", tenant=None, roles=["viewer"]))
+    assert verify_token(OTHER, session, TokenKind.SESSION).user_id == "ann"
+
+
+@pytest.mark.parametrize("named", [None, "another", 7])
+def test_whoever_signs_with_the_first_key_need_not_name_it(named: object) -> None:
+    """A service of the operator's own knows nothing of our key ids; the signature decides."""
+    claims = {"sub": "ann", "exp": time.time() + 60, "jti": "1"}
+    token = jwt.encode(claims, OTHER, algorithm="HS256", headers={} if named is None else {"kid": str(named)})
+    auth = Authenticator(OTHER, SECRET, http_port=1, consume=UsedOnce().consume)
+    assert auth.from_token(token).user_id == "ann"
+
+
+KEY_LINE = b"k" * 40
+
+
+@pytest.mark.parametrize(
+    ("content", "keys"),
+    [
+        pytest.param(SECRET + b"\n", (SECRET,), id="one"),
+        pytest.param(KEY_LINE + b"\n" + SECRET + b"\n", (KEY_LINE, SECRET), id="two"),
+        pytest.param(KEY_LINE + b"\r\n" + SECRET, (KEY_LINE, SECRET), id="two-from-windows"),
+        pytest.param(b"\xff" * 40 + b"\n" + SECRET, (b"\xff" * 40 + b"\n" + SECRET,), id="bytes-with-a-line-break"),
+        pytest.param(KEY_LINE + b"\nshort", (KEY_LINE + b"\nshort",), id="a-line-too-short-to-be-a-key"),
+    ],
+)
+def test_a_secret_file_holds_one_key_or_one_a_line(content: bytes, keys: tuple[bytes, ...]) -> None:
+    """What is no list of keys is one key, as it always was."""
+    assert parse_keys(content) == keys
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"\n".join([KEY_LINE] * 5)])
+def test_a_secret_file_that_protects_nothing_is_refused(content: bytes) -> None:
+    """Too short, or keys that nobody ever takes out."""
+    with pytest.raises(ValueError, match=r"at least 32 bytes|at most 4 keys"):
+        parse_keys(content)
+
+
+def test_a_key_is_not_told_by_its_name() -> None:
+    """Two keys have two names."""
+    assert key_id(SECRET) != key_id(OTHER)
+    assert SECRET.hex()[:8] not in key_id(SECRET)
 
 
 def test_roles_include_the_ones_below() -> None:

@@ -16,7 +16,15 @@ from starlette.routing import BaseRoute, Mount
 from cluster.settings import Settings
 from serve_apps.app import create_app
 from serve_apps.auth import Authenticator, Identity, Role, TokenKind, issue_token
-from serve_apps.authorisation import ROUTES, Access, Requirement, may_publish, may_subscribe, server_channels
+from serve_apps.authorisation import (
+    ROUTES,
+    Access,
+    Requirement,
+    may_publish,
+    may_read_history,
+    may_subscribe,
+    server_channels,
+)
 from serve_apps.deps import GatewayDeps
 from tests.fakes_gateway import LocalHub
 
@@ -32,6 +40,7 @@ def app() -> FastAPI:
     deps = SimpleNamespace(
         settings=Settings(http_port=8000),
         hub=LocalHub(),
+        engine=None,
         auth=Authenticator(SECRET, http_port=8000, consume=_first_use),
     )
     return create_app(cast(GatewayDeps, deps))
@@ -115,6 +124,45 @@ def test_no_tenant_reaches_another(own: str, other: str, device: str, role: Role
         for channel in (f"device:{other}/{device}", f"tenant:{other}", "noc:all", f"user:{other}-x", f"group:{other}"):
             assert not may_subscribe(who, channel)
             assert not may_publish(who, channel)
+
+
+def test_what_cannot_name_a_channel_gives_none() -> None:
+    """An identity provider's ids and groups are its own; and a group's name opens no limited channel."""
+    who = Identity(
+        user_id="auth0|7", tenant="t1", roles=frozenset({Role.VIEWER}), groups=("NOC team", "ops#bob"), expires_at=0
+    )
+    assert server_channels(who) == ("tenant:t1",)
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("tenant", [None, "t1"])
+def test_a_limited_channel_is_for_the_named_users_alone(role: Role, tenant: str | None) -> None:
+    """Not for an admin, not for whoever is in the group, not over the history."""
+    channel = "group:ops#bob,carl"
+    stranger = identity(tenant, role, groups=("ops", "ops#bob,carl"))
+    named = Identity(user_id="bob", tenant=tenant, roles=frozenset({role}), expires_at=0)
+    assert not may_subscribe(stranger, channel)
+    assert not may_read_history(stranger, channel)
+    assert channel not in server_channels(stranger)
+    assert may_subscribe(named, channel)
+    assert may_read_history(named, channel)
+
+
+@pytest.mark.parametrize(
+    ("who", "seen"),
+    [
+        pytest.param(identity("t1", Role.VIEWER), {"mine"}, id="tenant-viewer"),
+        pytest.param(identity("t1", Role.ADMIN), {"mine"}, id="tenant-admin"),
+        pytest.param(identity("t1"), set(), id="no-role"),
+        pytest.param(identity(None, Role.OPERATOR), {"mine", "others", "floors", "unknown"}, id="floor-wide"),
+        pytest.param(identity(None, Role.VIEWER), set(), id="viewer-of-no-tenant"),
+    ],
+)
+def test_a_run_is_its_tenants(who: Identity, seen: set[str]) -> None:
+    """As over the HTTP API; a run that nobody has looked up is no tenant's."""
+    runs = {"mine": "t1", "others": "t2", "floors": None}
+    assert {run for run in (*runs, "unknown") if may_subscribe(who, f"run:{run}", runs)} == seen
+    assert {run for run in (*runs, "unknown") if may_read_history(who, f"run:{run}", runs)} == seen
 
 
 @pytest.mark.parametrize(

@@ -39,14 +39,16 @@ async def register(hub: LocalHub) -> AsyncIterator[Connections]:
     await made.stop()
 
 
-def token(user: str = "ann") -> str:
-    return issue_token(SECRET, sub=user, tenant=None, roles=[Role.OPERATOR], ttl_s=600)
+def token(user: str = "ann", tenant: str | None = None) -> str:
+    return issue_token(SECRET, sub=user, tenant=tenant, roles=[Role.OPERATOR], ttl_s=600)
 
 
-async def connected(register: Connections, user: str = "ann") -> tuple[Connection, FakeTransport]:
+async def connected(
+    register: Connections, user: str = "ann", tenant: str | None = None
+) -> tuple[Connection, FakeTransport]:
     transport = FakeTransport()
     connection = register.open(transport)
-    await connection.on_text(json.dumps({"id": 1, "connect": {"token": token(user)}}))
+    await connection.on_text(json.dumps({"id": 1, "connect": {"token": token(user, tenant)}}))
     await transport.until(lambda made: bool(made.frames) or made.close_code is not None)
     return connection, transport
 
@@ -114,7 +116,25 @@ async def test_critical_overtakes_a_backlog(register: Connections, hub: LocalHub
     await transport.until(lambda made: len(made.publications("run:a")) == 400)
 
     pushed = [line["push"]["channel"] for line in transport.lines if "push" in line]
-    assert pushed.index("noc:all") <= 64
+    assert pushed.index("noc:all") <= GatewaySettings().frame_lines  # the frame that was under way
+
+
+async def test_news_that_gather_during_a_rest_share_frames(hub: LocalHub) -> None:
+    """After a flush the feed rests in proportion to its cost; none is lost or turned round by it."""
+    register = make(hub, flush_rest=1e9, flush_rest_max_s=0.5)
+    _, transport = await connected(register)
+    await hub.publish([draft("noc:all", 0)])
+    await transport.until(lambda made: len(made.publications("noc:all")) == 1)
+    frames = len(transport.frames)
+
+    for number in range(1, 11):
+        await hub.publish([draft("noc:all", number)])
+        await asyncio.sleep(0.001)
+    await transport.until(lambda made: len(made.publications("noc:all")) == 11)
+
+    assert [item["data"] for item in transport.publications("noc:all")] == list(range(11))
+    assert len(transport.frames) - frames <= 3
+    await register.stop()
 
 
 async def test_client_that_takes_nothing_is_closed_once(hub: LocalHub) -> None:
@@ -201,6 +221,32 @@ async def test_users_and_replicas_have_their_limits() -> None:
     await again.until(lambda made: made.close_code is CloseCode.CONNECTION_LIMIT)
     _, third = await connected(register, "carl")
     await third.until(lambda made: made.close_code is CloseCode.TOO_MANY_REQUESTS)
+    await register.stop()
+
+
+async def test_a_tenant_has_its_limits_and_costs_no_other_a_thing() -> None:
+    """One connection more is sent away to come back; one command more is answered with 111."""
+    register = make(
+        LocalHub(), max_connections_per_tenant=2, tenant_commands_per_s=1, tenant_command_burst=4, command_burst=100
+    )
+    first, _ = await connected(register, "ann", "t1")
+    second, heard = await connected(register, "bob", "t1")
+    _, third = await connected(register, "carl", "t1")
+    await third.until(lambda made: made.close_code is CloseCode.TOO_MANY_REQUESTS)
+    other, told = await connected(register, "dora", "t2")
+    _, floor = await connected(register, "eve")
+    assert floor.close_code is None
+
+    for connection in (first, second, first, second, second, other):
+        await connection.on_text('{"id":7,"history":{"channel":"tenant:t1"}}')
+
+    await heard.until(lambda made: any("error" in line for line in made.lines))
+    assert [line["error"]["code"] for line in heard.lines if "error" in line] == [111]
+    await told.until(lambda made: len(made.lines) == 2)
+    assert told.lines[1]["error"]["code"] == 103  # it had a command left, and no right
+    register.close(first)
+    _, again = await connected(register, "carl", "t1")
+    assert again.close_code is None
     await register.stop()
 
 

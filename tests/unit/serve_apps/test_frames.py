@@ -29,7 +29,7 @@ def test_commands_of_one_frame_come_in_order() -> None:
 
     connect, subscribe = frames.parse_frame(text)
 
-    assert connect == frames.Connect(id=1, token="t", recover={})
+    assert connect == frames.Connect(id=1, token="t", subs={})
     assert isinstance(subscribe, frames.Subscribe)
     assert (subscribe.id, subscribe.channel, subscribe.since) == (2, "run:a", None)
 
@@ -49,7 +49,7 @@ def test_recovery_positions_are_read() -> None:
 
     (command,) = frames.parse_frame(text)
 
-    assert command == frames.Connect(id=1, token="", recover={"noc:all": StreamPosition("e", 7)})
+    assert command == frames.Connect(id=1, token="", subs={"noc:all": StreamPosition("e", 7), "user:u": None})
 
 
 @pytest.mark.parametrize(

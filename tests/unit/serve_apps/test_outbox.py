@@ -100,7 +100,7 @@ def test_replies_stand_before_publications() -> None:
 def test_left_channel_sends_nothing_more() -> None:
     """Also when it was marked before."""
     box = outbox(ring("run:a", [1]))
-    box.leave("run:a")
+    box.leave("run:a", "unsubscribed")
 
     assert box.next_frame(0.0) is None
 

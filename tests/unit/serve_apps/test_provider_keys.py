@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from serve_apps.auth import Authenticator, Role, issue_token
+from serve_apps.auth import Authenticator, Role, issue_channel_token, issue_token
 from serve_apps.errors import AuthenticationError, KeysUnavailableError, TokenExpiredError
 from serve_apps.identity_provider import IdentityProviderSettings
 from serve_apps.provider_keys_http import MAX_DOCUMENT_BYTES, ProviderKeys
@@ -140,6 +140,41 @@ def test_whatever_is_wrong_with_it_it_is_refused(provider: Provider, changed: di
         auth.from_token(token(**changed))
 
 
+def test_a_channel_token_has_an_audience_of_its_own(provider: Provider) -> None:
+    """It opens a channel and proves nobody's identity; a connection token opens no channel."""
+    provider.publish(published("ES256", "k1"))
+    auth, keys = make(provider, channel_audience="floor-channels")
+    keys.fetch()
+    granted = token("ES256", aud="floor-channels", channel="group:ops")
+
+    grant = auth.from_channel_token(granted)
+
+    assert (grant.user_id, grant.tenant, grant.channel) == ("ann", "t1", "group:ops")
+    for wrong in (
+        token("ES256"),
+        token("ES256", channel="group:ops"),
+        token("ES256", aud="floor-channels"),
+        token("ES256", aud="floor-channels", channel="group:ops", tenant=...),
+        token("ES256", aud="floor-channels", channel=["group:ops"]),
+    ):
+        with pytest.raises(AuthenticationError):
+            auth.from_channel_token(wrong)
+    for wrong in (granted, token("ES256", aud=["floor", "floor-channels"], channel="group:ops")):
+        with pytest.raises(AuthenticationError):
+            auth.from_token(wrong)
+
+
+def test_a_provider_that_was_not_told_to_issues_no_channel_tokens(provider: Provider) -> None:
+    """The floor's own count all the same."""
+    provider.publish(published("RS256", "k1"))
+    auth, keys = make(provider)
+    keys.fetch()
+    with pytest.raises(AuthenticationError):
+        auth.from_channel_token(token(channel="group:ops"))
+    own = issue_channel_token(SECRET, sub="ann", tenant="t1", channel="group:ops", ttl_s=60)
+    assert auth.from_channel_token(own).channel == "group:ops"
+
+
 def test_null_as_tenant_works_floor_wide(provider: Provider) -> None:
     """Said by the provider, not left out."""
     provider.publish(published("RS256", "k1"))
@@ -235,6 +270,7 @@ def test_while_the_provider_is_away_or_talks_nonsense_the_last_keys_go_on(provid
         ({"jwks_url": "http://id.example/jwks", "audience": "a"}, "https"),
         ({"jwks_url": "file:///etc/passwd", "audience": "a"}, "https"),
         ({"jwks_url": "https://id.example/jwks"}, "audience"),
+        ({"jwks_url": "https://id.example/jwks", "audience": "a", "channel_audience": "a"}, "channel_audience"),
         ({"jwks_url": "https://id.example/jwks", "audience": "a", "min_refresh_s": 0.0}, "min_refresh_s"),
     ],
 )

@@ -2,19 +2,14 @@
 
 import json
 import random
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from realtime.publication import Priority, Publication, StreamPosition
+from realtime.publication import Priority, Publication
 from serve_apps import frames
-from serve_apps.auth import Identity, Role
-from serve_apps.authorisation import may_subscribe, server_channels
 from serve_apps.codes import CloseCode, ErrorCode
-from serve_apps.errors import AuthenticationError, KeysUnavailableError, TokenExpiredError
-from serve_apps.gateway_settings import GatewaySettings
-from serve_apps.session import (
+from serve_apps.effects import (
     Attach,
     Attachment,
     Close,
@@ -23,83 +18,11 @@ from serve_apps.session import (
     Leave,
     ReadHistory,
     Refuse,
-    Rules,
     Send,
-    Session,
 )
-
-WALL_S = 1_700_000_000.0
-START = StreamPosition("e", 5)
-
-
-def identity(
-    user_id: str = "ann", *, tenant: str | None = None, role: Role = Role.OPERATOR, ttl_s: float = 3600
-) -> Identity:
-    return Identity(user_id=user_id, tenant=tenant, roles=frozenset({role}), expires_at=WALL_S + ttl_s)
-
-
-TOKENS: dict[str, Identity] = {
-    "ann": identity(),
-    "ann-again": identity(ttl_s=7200),
-    "ann-as-viewer": identity(role=Role.VIEWER),
-    "bob": identity("bob"),
-    "soon": identity(ttl_s=10),
-    "over": identity(ttl_s=-1),
-}
-
-
-def authenticate(token: str) -> Identity:
-    if token == "expired":
-        raise TokenExpiredError
-    if token == "of-a-new-key":
-        raise KeysUnavailableError
-    if token not in TOKENS:
-        raise AuthenticationError("invalid token")
-    return TOKENS[token]
-
-
-def make(
-    *,
-    settings: GatewaySettings | None = None,
-    cookie: Identity | None = None,
-    unidirectional: bool = False,
-    admit: Callable[[Identity], CloseCode | None] = lambda _: None,
-) -> Session:
-    return Session(
-        "c1",
-        settings or GatewaySettings(),
-        Rules(authenticate, server_channels, may_subscribe, admit),
-        now_s=0.0,
-        cookie_identity=cookie,
-        unidirectional=unidirectional,
-        rng=random.Random(1),
-        wall_s=lambda: WALL_S,
-    )
-
-
-def send(session: Session, command: dict[str, Any], now_s: float = 0.0) -> list[Effect]:
-    return session.on_command(frames.parse_command(json.dumps(command)), now_s)
-
-
-def connected(token: str = "ann", **options: Any) -> Session:
-    session = make(**options)
-    (attach,) = send(session, {"id": 1, "connect": {"token": token}})
-    assert isinstance(attach, Attach)
-    session.on_attached(attach, [Attachment(channel, START) for channel in attach.wanted], 0.0)
-    assert session.is_open
-    return session
-
-
-def subscribed(session: Session, channel: str = "run:r1") -> Session:
-    (attach,) = send(session, {"id": 2, "subscribe": {"channel": channel}})
-    assert isinstance(attach, Attach)
-    session.on_attached(attach, [Attachment(channel, START)], 0.0)
-    return session
-
-
-def decoded(effect: Effect) -> Any:
-    assert isinstance(effect, Send)
-    return json.loads(effect.line)
+from serve_apps.gateway_settings import GatewaySettings
+from serve_apps.session import Session
+from tests.sessions import START, WALL_S, connected, decoded, identity, make, send, subscribed
 
 
 def test_connect_answers_with_the_server_side_channels() -> None:
@@ -211,12 +134,29 @@ def test_first_command(command: dict[str, Any], effects: list[Effect]) -> None:
             [Refuse(9, ErrorCode.PERMISSION_DENIED)],
             id="publish",
         ),
-        pytest.param({"id": 9, "presence": {"channel": "run:r1"}}, [Refuse(9, ErrorCode.NOT_AVAILABLE)], id="presence"),
+        pytest.param({"id": 9, "presence": {}}, [Close(CloseCode.BAD_REQUEST)], id="presence-no-channel"),
         pytest.param(
-            {"id": 9, "presence_stats": {"channel": "run:r1"}}, [Refuse(9, ErrorCode.NOT_AVAILABLE)], id="stats"
+            {"id": 9, "presence": {"channel": "user:bob"}},
+            [Refuse(9, ErrorCode.PERMISSION_DENIED)],
+            id="presence-denied",
         ),
         pytest.param(
-            {"id": 9, "sub_refresh": {"channel": "run:r1"}}, [Refuse(9, ErrorCode.NOT_AVAILABLE)], id="sub-refresh"
+            {"id": 9, "presence_stats": {"channel": "news"}}, [Refuse(9, ErrorCode.UNKNOWN_CHANNEL)], id="stats-unknown"
+        ),
+        pytest.param(
+            {"id": 9, "presence": {"channel": "gateway:all"}},
+            [Refuse(9, ErrorCode.PERMISSION_DENIED)],
+            id="presence-internal",
+        ),
+        pytest.param(
+            {"id": 9, "subscribe": {"channel": "gateway:all", "token": "good"}},
+            [Refuse(9, ErrorCode.PERMISSION_DENIED)],
+            id="subscribe-internal",
+        ),
+        pytest.param(
+            {"id": 9, "sub_refresh": {"channel": "run:r1"}},
+            [Refuse(9, ErrorCode.NOT_AVAILABLE)],
+            id="sub-refresh-without-expiry",
         ),
         pytest.param(
             {"id": 9, "sub_refresh": {"channel": "run:r2"}},
@@ -224,6 +164,7 @@ def test_first_command(command: dict[str, Any], effects: list[Effect]) -> None:
             id="sub-refresh-not-subscribed",
         ),
         pytest.param({"id": 9, "rpc": {"method": "x"}}, [Refuse(9, ErrorCode.METHOD_NOT_FOUND)], id="rpc"),
+        pytest.param({"id": 9, "rpc": {"method": "status"}}, [Refuse(9, ErrorCode.PERMISSION_DENIED)], id="rpc-denied"),
         pytest.param({"id": 9, "ping": {}}, [Refuse(9, ErrorCode.NOT_AVAILABLE)], id="legacy-ping"),
         pytest.param({"send": {"data": 1}}, [], id="send"),
         pytest.param(

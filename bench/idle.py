@@ -1,0 +1,126 @@
+"""Figures of many idle clients: what each costs one replica and the proxy, and how fast they come back.
+
+``python -m bench.idle --json`` prints one line. Ten thousand sockets are opened through
+HAProxy, or as many as the limit of open files lets there be; memory is the proportional set
+size (proc(5) ``smaps_rollup``) of the replica and of HAProxy before and after. Then a
+thousand of them are cut, messages are broadcast meanwhile, and all thousand come back at
+once: until each has answered that it recovered, with every message that it missed.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from bench.floor import expect, floor, said, usage
+from bench.raw_clients import RawClient, connect_all
+from bench.worker import GROUP, Worker
+from serve_apps.ray_head import max_connections
+
+CHANNEL = f"group:{GROUP}"
+NUM_MISSED = 20
+SETTLE_S = 3.0
+OWN_FILES = 200
+KINDS = {"replica": "ray::ServeReplica:gateway:Gateway", "haproxy": "haproxy"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.idle", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one JSON object (the only form)")
+    parser.add_argument("--clients", type=int, default=10_000, help="idle sockets")
+    parser.add_argument("--returning", type=int, default=1_000, help="sockets that are cut and come back at once")
+    arguments = parser.parse_args()
+    most = raise_file_limit()
+    count = min(arguments.clients, max_connections(most), most - OWN_FILES)
+    os.environ["WATCHFLOOR_GATEWAY_MAX_CONNECTIONS_PER_USER"] = str(count)  # all clients carry one token
+    with tempfile.TemporaryDirectory(prefix="wf-bench-") as folder:
+        data_dir = Path(folder)
+        with floor(data_dir, "--no-demo"):
+            record = json.loads((data_dir / "floor.json").read_text())
+            token = said("token", data_dir, "--group", GROUP)
+            figures = uvloop.run(measure(record, token, count, min(arguments.returning, count)))
+    print(json.dumps({"bench": "idle", **figures}))
+
+
+def raise_file_limit() -> int:
+    """Let this process and those it starts open as many files as it may; returns how many."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+async def measure(record: dict[str, Any], token: str, count: int, num_returning: int) -> dict[str, Any]:
+    worker = Worker(record["env"])
+    try:
+        await worker.ready()
+        # The first clients make what all of them share.
+        clients = await connect_all(record["url"], [{"token": token}] * min(50, count // 2))
+        await asyncio.sleep(SETTLE_S)
+        before, began_s = pss_kb(record["floor_id"]), time.monotonic()
+        added = await connect_all(record["url"], [{"token": token}] * (count - len(clients)))
+        connected_s = time.monotonic() - began_s
+        await asyncio.sleep(SETTLE_S)
+        after = pss_kb(record["floor_id"])
+        clients += added
+        back_s = await come_back(record["url"], token, worker, clients, num_returning)
+        return {
+            "clients": len(clients),
+            "connects_per_s": round(len(added) / connected_s),
+            **{f"{kind}_kb_per_client": round((after[kind] - before[kind]) / len(added), 1) for kind in KINDS},
+            "returning": num_returning,
+            "all_recovered_s": round(back_s, 2),
+            "missed_and_recovered": NUM_MISSED * num_returning,
+            "others_cut": sum(client.is_lost for client in clients[num_returning:]),
+        }
+    finally:
+        worker.end()
+
+
+async def come_back(url: str, token: str, worker: Worker, clients: list[RawClient], count: int) -> float:
+    """Cut the first ``count`` clients, broadcast, connect them at once; returns seconds until all have everything."""
+    for client in clients:
+        client.expect(0)
+    await worker.broadcast(1, 50, 0)
+    async with asyncio.timeout(30):
+        while any(not client.num_messages for client in clients):  # noqa: ASYNC110 - see bench.fanout
+            await asyncio.sleep(0.05)
+    requests = [{"token": token, "subs": {CHANNEL: position(client)}} for client in clients[:count]]
+    for client in clients[:count]:
+        client.transport.abort()
+    await worker.broadcast(NUM_MISSED, 200, 1)
+    began_s = time.monotonic()
+    returned = await connect_all(url, requests, at_once=count)
+    back_s = time.monotonic() - began_s
+    for client in returned:
+        found = client.reply.result()["connect"]["subs"][CHANNEL]
+        expect(found.get("recovered") is True, "a client was told that it lost something")
+        missed = [publication["data"]["data"]["seq"] for publication in found.get("publications", [])]
+        expect(missed == list(range(1, NUM_MISSED + 1)), f"a client recovered {missed}")
+    return back_s
+
+
+def position(client: RawClient) -> dict[str, Any]:
+    """Return where a client stands in the channel, as it asks to recover from there."""
+    epoch = client.reply.result()["connect"]["subs"][CHANNEL]["epoch"]
+    offset = int(re.findall(rb'"offset":(\d+)', client.last_text)[-1])
+    return {"recover": True, "epoch": epoch, "offset": offset}
+
+
+def pss_kb(floor_id: str) -> dict[str, float]:
+    """Return the memory of the processes that hold client sockets."""
+    found = usage(floor_id).values()
+    return {
+        kind: sum(1024 * pss_mb for name, pss_mb, _, _ in found if name == wanted) for kind, wanted in KINDS.items()
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""What the answers of ``/api/v1`` hold, as the OpenAPI document says it.
+
+Names and kinds of the outer fields; how an alert or a run looks inside is its own module's.
+Invariant: each of those routes is here, and a test holds real answers to it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string"}
+OBJECT: Schema = {"type": "object"}
+OBJECTS: Schema = {"type": "array", "items": OBJECT}
+NUMBER: Schema = {"type": "number"}
+OPTIONAL_NUMBER: Schema = {"type": ["integer", "null"]}
+
+
+def _holds(**fields: Schema) -> Schema:
+    return {"type": "object", "required": list(fields), "properties": fields}
+
+
+RUN = _holds(id=TEXT, task=TEXT, state=TEXT, progress={"type": ["number", "null"]})
+
+SHAPES: Mapping[tuple[str, str], Schema] = {
+    ("GET", "/api/v1/config"): _holds(
+        user=OBJECT,
+        may={"type": "object", "additionalProperties": {"type": "boolean"}},
+        ws_path=TEXT,
+        now=TEXT,
+        session_ends_at=TEXT,
+        training=OBJECT,
+    ),
+    ("GET", "/api/v1/status"): _holds(
+        url=TEXT,
+        services={"type": "object", "additionalProperties": _holds(state=TEXT)},
+        readings_total=OPTIONAL_NUMBER,
+        alerts_total=OPTIONAL_NUMBER,
+        dead_letters_total=OPTIONAL_NUMBER,
+        runs=OBJECTS,
+        detector=OBJECT,
+        ingest=OBJECT,
+    ),
+    ("GET", "/api/v1/alerts"): _holds(items=OBJECTS, next_cursor={"type": ["string", "null"]}),
+    ("GET", "/api/v1/alerts/sparks"): _holds(sparks=OBJECT),
+    ("GET", "/api/v1/alerts/{}"): _holds(alert=OBJECT, events=OBJECTS, evidence={"type": ["object", "array", "null"]}),
+    ("POST", "/api/v1/alerts/actions"): _holds(items=OBJECTS),
+    ("GET", "/api/v1/devices"): _holds(items=OBJECTS),
+    ("GET", "/api/v1/devices/{}/{}/telemetry"): _holds(tenant=TEXT, device=TEXT, metrics=OBJECT),
+    ("POST", "/api/v1/commands"): _holds(id=TEXT, topic=TEXT),
+    ("GET", "/api/v1/runs"): _holds(items={"type": "array", "items": RUN}),
+    ("GET", "/api/v1/runs/{}"): RUN,
+    ("POST", "/api/v1/runs"): RUN,
+    ("POST", "/api/v1/runs/{}/cancel"): RUN,
+    ("POST", "/api/v1/drain"): _holds(clients={"type": "integer"}, over_s=NUMBER, hold_s=NUMBER),
+    ("GET", "/api/v1/lanes"): _holds(lanes=OBJECTS),
+    ("GET", "/api/v1/models"): _holds(live=OBJECTS, versions=OBJECTS),
+    ("GET", "/api/v1/dead-letters"): _holds(items=OBJECTS, next_cursor=OPTIONAL_NUMBER),
+}
+"""(method, path with ``{}`` for each parameter) -> schema of its successful answer."""
