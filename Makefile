@@ -11,9 +11,9 @@ SUM := $(shell cat pyproject.toml requirements.lock | cksum | tr -s ' ' '-')
 STAMP := .venv/.setup-$(SUM)
 DEV_STAMP := .venv/.setup-dev-$(SUM)
 PACKAGES := cluster realtime ingest training serve_apps
-# Two at a time: most tests wait for a process of theirs to start. The floor's tests share one floor, one at a time.
+# Three at a time: most tests wait for a process of theirs to start. The floor's tests share one floor, one at a time.
 # In the order of tests/conftest.py: left to itself, xdist begins with the files of many short tests.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 export PATH := $(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Without it every process compiles our modules, and pytest rewrites every test, again and again.
