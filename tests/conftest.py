@@ -3,13 +3,16 @@
 Ray reads its authentication settings at import, so they are set before anything else is.
 """
 
+import atexit
 import json
 import os
+import shutil
 import signal
 import tempfile
 from pathlib import Path
 
 _RAY_TOKEN = Path(tempfile.mkdtemp(prefix="wf-test-")) / "ray-token"
+atexit.register(shutil.rmtree, _RAY_TOKEN.parent, ignore_errors=True)
 _RAY_TOKEN.write_text("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", encoding="utf-8")
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN_PATH"] = str(_RAY_TOKEN)
@@ -22,7 +25,6 @@ for _name in ("MQTT_URL", "REDIS_URL", "DATABASE_URL", "STORAGE_URL", "RAY_ADDRE
 for _name in [name for name in os.environ if name.startswith("WATCHFLOOR_")]:
     del os.environ[_name]
 
-import shutil  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 
 import hypothesis  # noqa: E402
