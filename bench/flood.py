@@ -19,8 +19,8 @@ from typing import Any
 import ray
 
 from bench.hub_floor import running_hub
-from realtime.broadcaster import get_broadcaster
 from realtime.hub_client import HubClient
+from realtime.process_broadcaster import get_broadcaster
 from serve_apps.auth import Authenticator, issue_token
 from serve_apps.codes import CloseCode
 from serve_apps.connection import Connection

@@ -52,7 +52,7 @@ class Watchfloor(Peer):
         import ray
 
         from cluster import names
-        from realtime.broadcaster import get_broadcaster
+        from realtime.process_broadcaster import get_broadcaster
 
         ray.init(namespace=names.NAMESPACE, log_to_driver=False)
         self._broadcaster = get_broadcaster()

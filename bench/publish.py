@@ -17,7 +17,7 @@ from typing import Any
 import ray
 
 from bench.hub_floor import running_hub
-from realtime.broadcaster import get_broadcaster
+from realtime.process_broadcaster import get_broadcaster
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 CRITICAL_EVERY = 100

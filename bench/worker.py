@@ -65,7 +65,7 @@ def _broadcast_on_demand(orders: Connection, env: Mapping[str, str]) -> None:
     import ray
 
     from cluster import names
-    from realtime.broadcaster import get_broadcaster
+    from realtime.process_broadcaster import get_broadcaster
 
     ray.init(namespace=names.NAMESPACE, log_to_driver=False)
     broadcaster = get_broadcaster()

@@ -21,7 +21,7 @@ from ingest.alerts.engine import AlertEngine
 from ingest.alerts.store import AlertStore
 from ingest.decoder import ClockTolerance, Decoder
 from ingest.topics import TopicTree
-from realtime.broadcaster import get_broadcaster
+from realtime import get_broadcaster
 from training.run import connect_ray
 
 

@@ -13,7 +13,7 @@ import sys
 import torch
 
 from cluster.task import task
-from realtime.broadcaster import get_broadcaster
+from realtime import get_broadcaster
 from training.datasets import read_dataset
 from training.evaluate import evaluate
 from training.loop import Progress, fit

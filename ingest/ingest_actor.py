@@ -20,8 +20,8 @@ from ingest.ingest_service import IngestService, IngestSettings
 from ingest.mqtt_address import MqttAddress
 from ingest.status_broadcast import StatusBroadcast
 from ingest.telemetry_redis import TelemetrySettings, TelemetryStream
-from realtime.broadcaster import get_broadcaster
 from realtime.hub_client import HubClient
+from realtime.process_broadcaster import get_broadcaster
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,8 @@ Invariant: taken = confirmed + waiting + coalesced + dropped by reason, at every
 """
 
 import asyncio
-import atexit
 import contextlib
 import logging
-import os
 import select
 import socket
 import threading
@@ -22,9 +20,7 @@ from typing import Any
 
 from cluster import metrics
 from cluster.clock import Clock, SystemClock
-from cluster.settings import Settings, load_section
 from realtime.batch_sender import BatchSender
-from realtime.book_metrics import BOOKS
 from realtime.books import Book, Label, label_of
 from realtime.broadcast_calls import BroadcastCalls, Message
 from realtime.errors import InvalidChannelError, InvalidMessageError, TransportError
@@ -33,7 +29,7 @@ from realtime.messages import encode
 from realtime.publication import Draft, Priority
 from realtime.send_buffer import SendBuffer, Waiting
 from realtime.settings import BroadcastSettings
-from realtime.transport import Transport, open_transport
+from realtime.transport import Transport
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +67,7 @@ class BroadcastHealth:
 class Broadcaster(BroadcastCalls):
     """Sends messages to groups, users, tenants and the NOC. Safe for threads.
 
-    One per process is enough: see ``get_broadcaster``.
+    One per process is enough: see ``process_broadcaster.py``.
     """
 
     def __init__(
@@ -447,45 +443,3 @@ class Broadcaster(BroadcastCalls):
         self._dropped[kind, priority, reason] += 1
         metrics.websocket_broadcast_failure.labels(kind=kind, reason=reason).inc()
         self._failure_log.add(kind, reason, run_id, self._last_error)
-
-
-class WebSocketBroadcastMixin(BroadcastCalls):
-    """Gives any class the broadcast calls, over the broadcaster of its process."""
-
-    def _broadcast(self, message: Message) -> bool:
-        return get_broadcaster()._broadcast(message)
-
-    async def _abroadcast(self, message: Message) -> bool:
-        return await get_broadcaster()._abroadcast(message)
-
-
-def broadcast_to_websocket_group(
-    group_name: str, message_type: str, data: Mapping[str, Any], priority: str = Priority.NORMAL
-) -> bool:
-    """Tell everyone in a group, from code that is no class; False if dropped at once."""
-    return get_broadcaster().broadcast_to_group(group_name, message_type, data, priority)
-
-
-_of_process: Broadcaster | None = None
-_of_process_lock = threading.Lock()
-
-
-def get_broadcaster() -> Broadcaster:
-    """Return the one broadcaster of this process; made at the first call, flushed at exit."""
-    global _of_process
-    if _of_process is None:
-        with _of_process_lock:
-            if _of_process is None:
-                broadcaster = Broadcaster(load_section(BroadcastSettings), lambda: open_transport(Settings.load()))
-                atexit.register(broadcaster.close)
-                BOOKS.keep("publisher", broadcaster.book)
-                os.register_at_fork(after_in_child=_forget_in_child)
-                _of_process = broadcaster
-    return _of_process
-
-
-def _forget_in_child() -> None:
-    # A forked child has the parent's buffer but not its thread: it begins afresh.
-    global _of_process, _of_process_lock
-    _of_process, _of_process_lock = None, threading.Lock()
-    BOOKS.begin_again()

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from realtime import channels
-from realtime.broadcaster import Broadcaster, get_broadcaster
+from realtime.broadcaster import Broadcaster
 from realtime.messages import MessageType
+from realtime.process_broadcaster import get_broadcaster
 from realtime.publication import Priority
 
 FAILED_STATES = frozenset({"failed", "cancelled", "timed_out"})

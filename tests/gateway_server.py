@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import uvicorn
+from fastapi import FastAPI
 
 from cluster.ports import LOOPBACK, free_port
 from cluster.settings import Settings
@@ -33,13 +34,19 @@ async def gateway_server(hub: LocalHub | None = None, **settings: Any) -> AsyncI
         engine=None,
         auth=Authenticator(SECRET, http_port=port, consume=_first_use),
     )
-    app = create_app(cast(GatewayDeps, deps), GatewaySettings(**settings))
+    async with serving(create_app(cast(GatewayDeps, deps), GatewaySettings(**settings)), port) as address:
+        yield address
+
+
+@asynccontextmanager
+async def serving(app: FastAPI, port: int) -> AsyncIterator[str]:
+    """Yield host and port of an app that has a register of connections; they are drained in the end."""
     server = uvicorn.Server(uvicorn.Config(app, host=LOOPBACK, port=port, log_level="error", backlog=4096))
-    serving = asyncio.create_task(server.serve())
+    task = asyncio.create_task(server.serve())
     async with asyncio.timeout(30):
         while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
             await asyncio.sleep(0.01)
     yield f"{LOOPBACK}:{port}"
     await app.state.connections.drain(over_s=0)
     server.should_exit = True
-    await serving
+    await task

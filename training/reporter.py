@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from cluster.errors import ClusterError
 from cluster.run_queue_client import RunQueueClient
-from realtime.broadcaster import Broadcaster, get_broadcaster
+from realtime.broadcaster import Broadcaster
+from realtime.process_broadcaster import get_broadcaster
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from ingest.baseline import NAME, VERSION
 from ingest.detection_settings import DetectorSettings
 from ingest.live_models import LiveModel
 from ingest.scorer import load_scorer
-from realtime.broadcaster import get_broadcaster
 from realtime.messages import MessageType
+from realtime.process_broadcaster import get_broadcaster
 from training.active_learning import STRATEGY, choose
 from training.datasets import read_dataset
 from training.errors import WorkersFailedError

@@ -27,7 +27,7 @@ from cluster.run_queue_client import RunQueueClient
 from cluster.runs import RunState
 from cluster.settings import Settings
 from cluster.store import open_engine
-from realtime.broadcaster import get_broadcaster
+from realtime.process_broadcaster import get_broadcaster
 from training import bar, completion
 from training.bar import TrainingBar
 from training.checkpoint import TrainState, load_checkpoint, save_checkpoint

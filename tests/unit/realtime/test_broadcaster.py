@@ -10,8 +10,9 @@ from fakes_realtime import ScriptedTransport
 from prometheus_client import REGISTRY as _DEFAULT_REGISTRY
 
 from cluster.metrics import REGISTRY
-from realtime.broadcaster import Broadcaster, WebSocketBroadcastMixin
+from realtime.broadcaster import Broadcaster
 from realtime.errors import TransportError
+from realtime.process_broadcaster import WebSocketBroadcastMixin
 from realtime.settings import BroadcastSettings
 
 assert REGISTRY is not _DEFAULT_REGISTRY
@@ -263,7 +264,7 @@ def test_a_class_gets_the_calls_by_the_mixin(
 ) -> None:
     """Over the one broadcaster of the process."""
     broadcaster = make()
-    monkeypatch.setattr("realtime.broadcaster.get_broadcaster", lambda: broadcaster)
+    monkeypatch.setattr("realtime.process_broadcaster.get_broadcaster", lambda: broadcaster)
 
     class Report(WebSocketBroadcastMixin):
         def run(self) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from cent import (
     AsyncClient,
     BatchRequest,
@@ -33,12 +32,13 @@ from fastapi import FastAPI
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from cluster.ports import LOOPBACK, free_port
+from cluster.ports import free_port
 from serve_apps import websocket
 from serve_apps.api import batch, control, history, presence, publish, uni
 from serve_apps.auth import Authenticator, issue_token
 from serve_apps.connections import Connections
 from serve_apps.gateway_settings import GatewaySettings
+from tests.gateway_server import serving
 
 pytestmark = pytest.mark.anyio
 
@@ -67,15 +67,8 @@ async def url() -> AsyncIterator[str]:
     app.state.connections = Connections(hub, auth, GatewaySettings())  # type: ignore[arg-type]
     for module in (publish, history, presence, control, batch, websocket, uni):
         app.include_router(module.router)
-    server = uvicorn.Server(uvicorn.Config(app, host=LOOPBACK, port=port, log_level="warning"))
-    serving = asyncio.create_task(server.serve())
-    async with asyncio.timeout(30):
-        while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
-            await asyncio.sleep(0.01)
-    yield f"http://{LOOPBACK}:{port}/api"
-    await app.state.connections.drain(over_s=0)
-    server.should_exit = True
-    await serving
+    async with serving(app, port) as address:
+        yield f"http://{address}/api"
     await app.state.connections.stop()
 
 
