@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import httpx
 from fastapi import FastAPI
+from prometheus_client import generate_latest
 from sqlalchemy import Engine
 
 from cluster.run_queue import RunQueue, RunQueueSettings
@@ -102,6 +103,7 @@ class ApiFloor:
             run_queue=self.run_queue,
             auth=Authenticator(SECRET, http_port=PORT, consume=self._consume),
             relay=SimpleNamespace(wake=self._wake),
+            metrics=SimpleNamespace(render=self._metrics),
         )
         self.app: FastAPI = create_app(cast(GatewayDeps, deps))
 
@@ -123,6 +125,9 @@ class ApiFloor:
         is_new = link_id not in self._used
         self._used.add(link_id)
         return is_new
+
+    async def _metrics(self) -> bytes:
+        return generate_latest()
 
     def _wake(self) -> None:
         self.woken += 1
