@@ -8,10 +8,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, insert, select, update
+from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from cluster.errors import RunNotFoundError
+from cluster.row_sizes import estimated_bytes
 from cluster.runs import TERMINAL_STATES, Run, RunOrigin, RunState, runs
 from cluster.store import in_write, read_transaction
 
@@ -96,6 +97,23 @@ class RunStore:
         query = select(runs).where(runs.c.state.not_in(ended)).order_by(runs.c.created_at, runs.c.id)
         with read_transaction(self._engine) as connection:
             return [_to_run(row) for row in connection.execute(query)]
+
+    def size(self) -> tuple[int, float | None]:
+        """Return the table's size in bytes, estimated, and when the run that ended first did (None: none has)."""
+        with read_transaction(self._engine) as connection:
+            return estimated_bytes(connection, runs), connection.execute(select(func.min(runs.c.ended_at))).scalar_one()
+
+    def forget(self, limit: int, ended_before: float | None = None) -> int:
+        """Delete the runs that ended first, at most ``limit``; only those from before a time, if it is given.
+
+        Returns:
+            How many; a run that has not ended never leaves.
+        """
+        ended = select(runs.c.id).where(runs.c.ended_at.is_not(None)).order_by(runs.c.ended_at).limit(limit)
+        if ended_before is not None:
+            ended = ended.where(runs.c.ended_at < ended_before)
+        chosen = delete(runs).where(runs.c.id.in_(ended.scalar_subquery()))
+        return in_write(self._engine, lambda connection: connection.execute(chosen).rowcount)
 
     def list(self, limit: int, state: RunState | None = None) -> tuple[Run, ...]:
         """Return at most ``limit`` (1 to 1000) runs, newest first; ``state`` None means all."""

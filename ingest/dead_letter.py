@@ -9,15 +9,32 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Column, Connection, Engine, Float, Integer, LargeBinary, String, Table, delete, func, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    delete,
+    func,
+    select,
+    true,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cluster.store import in_write, metadata, read_transaction
 from ingest.payload import Reason
+from ingest.store_bounds import StoreUsage
 
 KEPT_BYTES = 64 * 1024
 """Bytes of a payload that are kept; its length and SHA-256 are of the whole."""
 KEPT_TOPIC_CHARS = 512
+ROW_BYTES = 512
+"""Of a letter beside its payload: topic, hashes, and their entries in indexes."""
 
 dead_letters = Table(
     "dead_letters",
@@ -143,10 +160,22 @@ class DeadLetterStore:
         with read_transaction(self._engine) as connection:
             return tuple(DeadLetterRow(**row._mapping) for row in connection.execute(query))
 
-    def expire(self, before: float) -> int:
+    def usage(self) -> StoreUsage:
+        """Return the size of all letters, and when the oldest last came."""
+        size = func.coalesce(func.sum(func.length(dead_letters.c.payload) + ROW_BYTES), 0)
+        with read_transaction(self._engine) as connection:
+            row = connection.execute(select(size, func.min(dead_letters.c.last_at))).one()
+        return StoreUsage(int(row[0]), row[1])
+
+    def expire(self, before: float, limit: int) -> int:
         """Delete letters that last came before ``before`` (seconds since the epoch); return how many."""
+        return self._delete(dead_letters.c.last_at < before, limit)
 
-        def write(connection: Connection) -> int:
-            return connection.execute(delete(dead_letters).where(dead_letters.c.last_at < before)).rowcount
+    def shed(self, limit: int) -> int:
+        """Delete the letters that came last the longest ago; return how many."""
+        return self._delete(true(), limit)
 
-        return in_write(self._engine, write)
+    def _delete(self, condition: ColumnElement[bool], limit: int) -> int:
+        oldest = select(dead_letters.c.id).where(condition).order_by(dead_letters.c.last_at).limit(limit)
+        chosen = delete(dead_letters).where(dead_letters.c.id.in_(oldest.scalar_subquery()))
+        return in_write(self._engine, lambda connection: connection.execute(chosen).rowcount)
