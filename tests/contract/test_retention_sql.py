@@ -87,6 +87,19 @@ class TestAlerts:
 
         assert AlertRetention(sql).expire(NEVER, limit=10) == 0
 
+    def test_of_an_open_alert_only_the_repeats_leave(self, sql: Engine) -> None:
+        """What happened to it stays to be read."""
+        (alert_id,) = raised(sql, "door")
+        AlertEngine(sql, FakeClock()).raise_device_alerts(
+            [device_alert(number, alert_type="door") for number in (2, 3)]
+        )
+        AlertStore(sql, FakeClock()).act([alert_id], "note", "ann", "r1", note="looked at it")
+        with write_transaction(sql) as connection:
+            connection.execute(alert_events.update().values(broadcast_at=1.0))
+
+        assert AlertRetention(sql).expire(NEVER, limit=10) == 2
+        assert [event.action for event in AlertStore(sql, FakeClock()).get(alert_id).events] == ["raised", "noted"]
+
     def test_a_batch_has_a_bound(self, sql: Engine) -> None:
         """The oldest first."""
         ids = raised(sql, "a", "b", "c")
