@@ -17,6 +17,7 @@ from rich.console import Console
 
 from cluster.errors import ClusterError
 from cluster.settings import Settings
+from ingest.broker_acl import BrokerKind
 from serve_apps.floor_state import FloorFolder, FloorRecord
 
 EXIT_MISTAKE = 2
@@ -151,6 +152,30 @@ def lanes(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         print(json.dumps(found, indent=2))
     else:
         Console().print(command.render_lanes(found))
+
+
+@app.command()
+def acl(
+    broker: Annotated[BrokerKind, typer.Option(help="Whose files.")],
+    out: Annotated[Path, typer.Option(help="Folder to write them into.")] = Path("broker"),
+    passwords: Annotated[
+        Path | None, typer.Option(help="Lines of user:hash; of mosquitto_passwd, or bcrypt for nats-server.")
+    ] = None,
+    floor_user: Annotated[str, typer.Option(help="The floor's own user of the broker.")] = "ingest",
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a broker's configuration that lets each device use its own topics and no others."""
+    from serve_apps import acl as command
+
+    try:
+        summary = command.write(_settings(data_dir), broker, out, passwords, floor_user)
+    except ValueError as error:
+        _fail(str(error))
+    if as_json:
+        print(json.dumps(summary.as_dict(), indent=2))
+    else:
+        Console().print(command.render(summary))
 
 
 @app.command()
