@@ -12,13 +12,14 @@ except for one moment of a compaction, which readers see through and the next on
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -27,6 +28,9 @@ from ingest.payload import Reading
 logger = logging.getLogger(__name__)
 
 FOLDER = "telemetry"
+ROW_GROUP_ROWS = 131_072
+"""What a reader holds at least: 10 MiB or so."""
+PIECE_ROWS = 32_768
 SCHEMA = pa.schema(
     [
         ("tenant", pa.string()),
@@ -152,6 +156,13 @@ class ArchiveStore:
         """Return the rows of one file."""
         return pq.read_table(file.path, filesystem=self._fs, filters=wanted, schema=SCHEMA, partitioning=None)
 
+    def read_pieces(self, file: ArchiveFile, wanted: pc.Expression | None = None) -> Iterator[pa.Table]:
+        """Yield the rows of one file in pieces of at most ``PIECE_ROWS``; only one is in memory."""
+        source = ds.dataset(file.path, filesystem=self._fs, schema=SCHEMA, format="parquet")
+        # Read ahead no further than needed: the default holds sixteen pieces of four files.
+        for piece in source.to_batches(filter=wanted, batch_size=PIECE_ROWS, batch_readahead=0, use_threads=False):
+            yield pa.Table.from_batches([piece], schema=SCHEMA)
+
     def compact(self, day: str, settings: ArchiveSettings) -> int:
         """Merge the small files of a day when there are enough of them; return how many went into one."""
         self._remove(_covered(self._listed(day)))
@@ -211,7 +222,7 @@ class ArchiveStore:
             _write_local(Path(path), table)
         else:
             # Object stores show an object only when its upload has ended.
-            pq.write_table(table, path, filesystem=self._fs, compression="zstd")
+            pq.write_table(table, path, filesystem=self._fs, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         return ArchiveFile(path, day, first, last, self._fs.get_file_info(path).size)
 
     def _remove(self, files: Iterable[ArchiveFile]) -> None:
@@ -291,7 +302,7 @@ def _write_local(path: Path, table: pa.Table) -> None:
     # A leading dot keeps other readers (DuckDB, Ray Data) away from an unfinished file.
     unfinished = path.with_name(f".{path.name}.tmp")
     with unfinished.open("wb") as file:
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from ingest.directory import DeviceKey
 from ingest.topics import TopicClass, TopicTree, is_level
@@ -21,13 +20,6 @@ DEVICE_READS = (TopicClass.COMMAND,)
 _BCRYPT = re.compile(r"\$2[abxy]\$\d\d\$[./A-Za-z0-9]{53}")
 NATS_DELIVERY = "$MQTT.sub.>"
 """Where nats-server delivers QoS 1 subscriptions of any user; its names are random."""
-
-
-class BrokerKind(StrEnum):
-    """A broker that files can be made for."""
-
-    MOSQUITTO = "mosquitto"
-    NATS = "nats"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from cluster.embedded import write_private
 from cluster.settings import Settings
 from cluster.store import open_engine
 from ingest.broker_acl import (
-    BrokerKind,
     Passwords,
     mosquitto_acl,
     mosquitto_config,
@@ -18,6 +17,7 @@ from ingest.broker_acl import (
     nats_users,
     user_of,
 )
+from ingest.choices import BrokerKind
 from ingest.directory import DeviceDirectory
 from ingest.sql_errors import translated
 from ingest.topics import TopicTree

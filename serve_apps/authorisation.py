@@ -94,6 +94,7 @@ CLI: Mapping[str, Role | Access] = {
     "token": Access.DATA_FOLDER,
     "env": Access.DATA_FOLDER,
     "acl": Access.DATA_FOLDER,
+    "export": Access.DATA_FOLDER,
     # Over HTTP, by the route of the same name.
     "status": Role.VIEWER,
     "lanes": Role.VIEWER,
