@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from ingest.payload import Reading
+from ingest.store_bounds import StoreUsage
 
 logger = logging.getLogger(__name__)
 
@@ -181,10 +182,11 @@ class ArchiveStore:
         """Return the size of all files together."""
         return sum(file.size_bytes for file in self._listed())
 
-    def oldest_at(self) -> float | None:
-        """Return when the oldest day of the archive began, in seconds since the epoch; None when it is empty."""
-        oldest = min((file.day for file in self._listed()), default=None)
-        return None if oldest is None else _start_of(oldest)
+    def usage(self) -> StoreUsage:
+        """Return the size of all files together, and when the oldest day began."""
+        files = self._listed()
+        oldest = min((_start_of(file.day) for file in files), default=None)
+        return StoreUsage(sum(file.size_bytes for file in files), oldest)
 
     def expire(self, today: str, settings: ArchiveSettings) -> list[str]:
         """Delete the days beyond the age or the size bound, oldest first; return them."""

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from cluster.row_sizes import estimated_bytes
 from cluster.store import in_write, metadata, read_transaction
 from ingest.payload import Reason
 from ingest.store_bounds import StoreUsage
@@ -33,8 +34,6 @@ from ingest.store_bounds import StoreUsage
 KEPT_BYTES = 64 * 1024
 """Bytes of a payload that are kept; its length and SHA-256 are of the whole."""
 KEPT_TOPIC_CHARS = 512
-ROW_BYTES = 512
-"""Of a letter beside its payload: topic, hashes, and their entries in indexes."""
 
 dead_letters = Table(
     "dead_letters",
@@ -161,11 +160,10 @@ class DeadLetterStore:
             return tuple(DeadLetterRow(**row._mapping) for row in connection.execute(query))
 
     def usage(self) -> StoreUsage:
-        """Return the size of all letters, and when the oldest last came."""
-        size = func.coalesce(func.sum(func.length(dead_letters.c.payload) + ROW_BYTES), 0)
+        """Return the size of all letters, estimated, and when the oldest last came."""
         with read_transaction(self._engine) as connection:
-            row = connection.execute(select(size, func.min(dead_letters.c.last_at))).one()
-        return StoreUsage(int(row[0]), row[1])
+            oldest_at = connection.execute(select(func.min(dead_letters.c.last_at))).scalar_one()
+            return StoreUsage(estimated_bytes(connection, dead_letters), oldest_at)
 
     def expire(self, before: float, limit: int) -> int:
         """Delete letters that last came before ``before`` (seconds since the epoch); return how many."""

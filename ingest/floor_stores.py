@@ -61,7 +61,7 @@ def telemetry_stores(
         BoundedStore(
             name=StoreName.ARCHIVE,
             bound=lambda: _bound(kept.max_bytes, kept.max_age_days, settings),
-            usage=lambda: StoreUsage(archive.size_bytes(), archive.oldest_at()),
+            usage=archive.usage,
         ),
     ]
 

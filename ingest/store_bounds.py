@@ -46,7 +46,7 @@ class StoresSettings:
     dead_letters_days: int = 7
     """Days that a dead letter is kept after it last came."""
     dead_letters_bytes: int = GIB
-    """Size of all dead letters; above it the oldest leave."""
+    """Size of all dead letters, estimated from a sample; above it the oldest leave."""
     runs_days: int = 365
     """Days for which a run stays listed after its end."""
     runs_bytes: int = GIB // 4
