@@ -34,6 +34,7 @@ from ingest.store_bounds import StoreUsage
 KEPT_BYTES = 64 * 1024
 """Bytes of a payload that are kept; its length and SHA-256 are of the whole."""
 KEPT_TOPIC_CHARS = 512
+KEPT_DETAIL_CHARS = 256
 
 dead_letters = Table(
     "dead_letters",
@@ -44,7 +45,7 @@ dead_letters = Table(
     Column("count", Integer, nullable=False),
     Column("topic", String(KEPT_TOPIC_CHARS), nullable=False),
     Column("reason", String(32), nullable=False),
-    Column("detail", String(256), nullable=False),
+    Column("detail", String(KEPT_DETAIL_CHARS), nullable=False),
     Column("payload", LargeBinary, nullable=False),
     Column("payload_bytes", Integer, nullable=False),
     Column("sha256", String(64), nullable=False),
@@ -115,9 +116,9 @@ class DeadLetterStore:
                         at=letter.received_at,
                         last_at=letter.received_at,
                         count=1,
-                        topic=letter.topic[:KEPT_TOPIC_CHARS],
+                        topic=_storable(letter.topic, KEPT_TOPIC_CHARS),
                         reason=str(letter.reason),
-                        detail=letter.detail[:256],
+                        detail=_storable(letter.detail, KEPT_DETAIL_CHARS),
                         payload=letter.payload[:KEPT_BYTES],
                         payload_bytes=letter.payload_bytes,
                         sha256=letter.sha256,
@@ -177,3 +178,8 @@ class DeadLetterStore:
         oldest = select(dead_letters.c.id).where(condition).order_by(dead_letters.c.last_at).limit(limit)
         chosen = delete(dead_letters).where(dead_letters.c.id.in_(oldest.scalar_subquery()))
         return in_write(self._engine, lambda connection: connection.execute(chosen).rowcount)
+
+
+def _storable(text: str, limit: int) -> str:
+    """Return a text that every database keeps: a letter that is refused itself would hold up all others."""
+    return text[:limit].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")

@@ -1,5 +1,6 @@
 """Dead letters in SQL: once each, counted, cut, and gone in time."""
 
+import dataclasses
 import hashlib
 
 import pytest
@@ -112,3 +113,13 @@ def test_the_oldest_letters_leave_first_for_their_size(store: DeadLetterStore) -
     assert (before.oldest_at, after.oldest_at) == (1.0, 3.0)
     assert before.size_bytes > after.size_bytes > 3000
     assert len(store.list()) == 3
+
+
+@pytest.mark.parametrize("topic", ["wf/a\0b", "wf/\ud800", "w" * 600, ""])
+def test_no_letter_is_refused_for_its_texts(store: DeadLetterStore, topic: str) -> None:
+    """Or it would hold up all that come after it."""
+    store.add([dataclasses.replace(letter(topic=topic), detail=topic)])
+
+    (row,) = store.list()
+    assert len(row.topic) <= 512
+    assert "\0" not in row.topic + row.detail
