@@ -5,7 +5,7 @@ the dashboards have not been told, never leaves. Of an open one that goes on for
 the repeats leave: what people and the life cycle did stays as long as the alert.
 """
 
-from sqlalchemy import Connection, Engine, and_, delete, exists, select
+from sqlalchemy import Connection, Engine, and_, delete, select
 
 from cluster.ids import first_id_at
 from cluster.row_sizes import estimated_bytes
@@ -39,13 +39,14 @@ class AlertRetention:
 
         At most ``limit`` alerts and ``limit`` repeats at once.
         """
-        pending = exists().where(alert_events.c.alert_id == alerts.c.id, alert_events.c.broadcast_at.is_(None))
+        # As a set made once: asked for each alert, PostgreSQL walks the same index again and again.
+        pending = select(alert_events.c.alert_id).where(alert_events.c.broadcast_at.is_(None))
         # The bound on the id keeps the search to rows that are old enough at all.
         is_over = and_(
             alerts.c.handling == Handling.CLOSED.value,
             alerts.c.id < first_id_at(before),
             alerts.c.closed_at < before,
-            ~pending,
+            alerts.c.id.not_in(pending),
         )
 
         repeats = (
