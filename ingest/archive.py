@@ -12,21 +12,26 @@ except for one moment of a compaction, which readers see through and the next on
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from ingest.payload import Reading
+from ingest.store_bounds import StoreUsage
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "telemetry"
+ROW_GROUP_ROWS = 131_072
+"""What a reader holds at least: 10 MiB or so."""
+PIECE_ROWS = 32_768
 SCHEMA = pa.schema(
     [
         ("tenant", pa.string()),
@@ -42,6 +47,9 @@ SCHEMA = pa.schema(
     ]
 )
 """One row per metric of a reading. ``seq`` is null where the device gave no key; ``reading_id`` is the stream id."""
+
+LEAVES_AT = 0.95
+"""Part of the size bound at which the oldest days leave: at the bound itself ingest stops."""
 
 _NAME = re.compile(r"(\d+-\d+)_(\d+-\d+)\.parquet")
 _DAY = re.compile(r"date=(\d{4}-\d{2}-\d{2})")
@@ -64,7 +72,8 @@ class ArchiveSettings:
     max_age_days: int = 90
     """Days kept; older ones are deleted whole."""
     max_bytes: int = 20 * 1024**3
-    """Size of the archive above which the oldest days are deleted, in bytes; today always stays."""
+    """Bound of the archive's size, in bytes: shortly before it the oldest days are deleted; today always stays,
+    and if it alone reaches the bound, ingest stops acknowledging readings."""
 
     def __post_init__(self) -> None:
         if self.flush_s <= 0 or self.flush_rows < 1:
@@ -148,6 +157,13 @@ class ArchiveStore:
         """Return the rows of one file."""
         return pq.read_table(file.path, filesystem=self._fs, filters=wanted, schema=SCHEMA, partitioning=None)
 
+    def read_pieces(self, file: ArchiveFile, wanted: pc.Expression | None = None) -> Iterator[pa.Table]:
+        """Yield the rows of one file in pieces of at most ``PIECE_ROWS``; only one is in memory."""
+        source = ds.dataset(file.path, filesystem=self._fs, schema=SCHEMA, format="parquet")
+        # Read ahead no further than needed: the default holds sixteen pieces of four files.
+        for piece in source.to_batches(filter=wanted, batch_size=PIECE_ROWS, batch_readahead=0, use_threads=False):
+            yield pa.Table.from_batches([piece], schema=SCHEMA)
+
     def compact(self, day: str, settings: ArchiveSettings) -> int:
         """Merge the small files of a day when there are enough of them; return how many went into one."""
         self._remove(_covered(self._listed(day)))
@@ -166,18 +182,24 @@ class ArchiveStore:
         """Return the size of all files together."""
         return sum(file.size_bytes for file in self._listed())
 
+    def usage(self) -> StoreUsage:
+        """Return the size of all files together, and when the oldest day began."""
+        files = self._listed()
+        oldest = min((_start_of(file.day) for file in files), default=None)
+        return StoreUsage(sum(file.size_bytes for file in files), oldest)
+
     def expire(self, today: str, settings: ArchiveSettings) -> list[str]:
         """Delete the days beyond the age or the size bound, oldest first; return them."""
         files = self._listed()
         sizes: dict[str, int] = {}
         for file in files:
             sizes[file.day] = sizes.get(file.day, 0) + file.size_bytes
-        oldest = datetime.fromisoformat(today).replace(tzinfo=UTC).timestamp() - settings.max_age_days * 86_400
+        oldest = _start_of(today) - settings.max_age_days * 86_400
         total = sum(sizes.values())
         deleted = []
         for day in sorted(sizes):
-            too_old = datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() < oldest
-            if day == today or not (too_old or total > settings.max_bytes):
+            too_old = _start_of(day) < oldest
+            if day == today or not (too_old or total > settings.max_bytes * LEAVES_AT):
                 continue
             self._fs.delete_dir(f"{self._root}/date={day}")
             total -= sizes[day]
@@ -202,7 +224,7 @@ class ArchiveStore:
             _write_local(Path(path), table)
         else:
             # Object stores show an object only when its upload has ended.
-            pq.write_table(table, path, filesystem=self._fs, compression="zstd")
+            pq.write_table(table, path, filesystem=self._fs, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         return ArchiveFile(path, day, first, last, self._fs.get_file_info(path).size)
 
     def _remove(self, files: Iterable[ArchiveFile]) -> None:
@@ -242,6 +264,10 @@ def stream_id(text: str) -> StreamId:
     return int(milliseconds), int(number)
 
 
+def _start_of(day: str) -> float:
+    return datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
+
+
 def day_of(entry_id: StreamId) -> str:
     """Return the day (UTC) on which a reading arrived, from its stream id."""
     return datetime.fromtimestamp(entry_id[0] / 1000, UTC).date().isoformat()
@@ -278,7 +304,7 @@ def _write_local(path: Path, table: pa.Table) -> None:
     # A leading dot keeps other readers (DuckDB, Ray Data) away from an unfinished file.
     unfinished = path.with_name(f".{path.name}.tmp")
     with unfinished.open("wb") as file:
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)

@@ -9,15 +9,32 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Column, Engine, Float, Integer, LargeBinary, String, Table, delete, func, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    delete,
+    func,
+    select,
+    true,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
-from cluster.store import metadata, read_transaction, write_transaction
+from cluster.row_sizes import estimated_bytes
+from cluster.store import in_write, metadata, read_transaction
 from ingest.payload import Reason
+from ingest.store_bounds import StoreUsage
 
 KEPT_BYTES = 64 * 1024
 """Bytes of a payload that are kept; its length and SHA-256 are of the whole."""
 KEPT_TOPIC_CHARS = 512
+KEPT_DETAIL_CHARS = 256
 
 dead_letters = Table(
     "dead_letters",
@@ -28,7 +45,7 @@ dead_letters = Table(
     Column("count", Integer, nullable=False),
     Column("topic", String(KEPT_TOPIC_CHARS), nullable=False),
     Column("reason", String(32), nullable=False),
-    Column("detail", String(256), nullable=False),
+    Column("detail", String(KEPT_DETAIL_CHARS), nullable=False),
     Column("payload", LargeBinary, nullable=False),
     Column("payload_bytes", Integer, nullable=False),
     Column("sha256", String(64), nullable=False),
@@ -89,7 +106,8 @@ class DeadLetterStore:
         """Keep the letters, in one transaction."""
         if not letters:
             return
-        with write_transaction(self._engine) as connection:
+
+        def write(connection: Connection) -> None:
             insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
             for letter in letters:
                 connection.execute(
@@ -98,9 +116,9 @@ class DeadLetterStore:
                         at=letter.received_at,
                         last_at=letter.received_at,
                         count=1,
-                        topic=letter.topic[:KEPT_TOPIC_CHARS],
+                        topic=_storable(letter.topic, KEPT_TOPIC_CHARS),
                         reason=str(letter.reason),
-                        detail=letter.detail[:256],
+                        detail=_storable(letter.detail, KEPT_DETAIL_CHARS),
                         payload=letter.payload[:KEPT_BYTES],
                         payload_bytes=letter.payload_bytes,
                         sha256=letter.sha256,
@@ -115,6 +133,8 @@ class DeadLetterStore:
                         },
                     )
                 )
+
+        in_write(self._engine, write)
 
     def total(self) -> int:
         """Number of messages set aside, counting repetitions."""
@@ -140,7 +160,26 @@ class DeadLetterStore:
         with read_transaction(self._engine) as connection:
             return tuple(DeadLetterRow(**row._mapping) for row in connection.execute(query))
 
-    def expire(self, before: float) -> int:
+    def usage(self) -> StoreUsage:
+        """Return the size of all letters, estimated, and when the oldest last came."""
+        with read_transaction(self._engine) as connection:
+            oldest_at = connection.execute(select(func.min(dead_letters.c.last_at))).scalar_one()
+            return StoreUsage(estimated_bytes(connection, dead_letters), oldest_at)
+
+    def expire(self, before: float, limit: int) -> int:
         """Delete letters that last came before ``before`` (seconds since the epoch); return how many."""
-        with write_transaction(self._engine) as connection:
-            return connection.execute(delete(dead_letters).where(dead_letters.c.last_at < before)).rowcount
+        return self._delete(dead_letters.c.last_at < before, limit)
+
+    def shed(self, limit: int) -> int:
+        """Delete the letters that came last the longest ago; return how many."""
+        return self._delete(true(), limit)
+
+    def _delete(self, condition: ColumnElement[bool], limit: int) -> int:
+        oldest = select(dead_letters.c.id).where(condition).order_by(dead_letters.c.last_at).limit(limit)
+        chosen = delete(dead_letters).where(dead_letters.c.id.in_(oldest.scalar_subquery()))
+        return in_write(self._engine, lambda connection: connection.execute(chosen).rowcount)
+
+
+def _storable(text: str, limit: int) -> str:
+    """Return a text that every database keeps: a letter that is refused itself would hold up all others."""
+    return text[:limit].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")

@@ -93,6 +93,8 @@ CLI: Mapping[str, Role | Access] = {
     "simulate": Access.DATA_FOLDER,
     "token": Access.DATA_FOLDER,
     "env": Access.DATA_FOLDER,
+    "acl": Access.DATA_FOLDER,
+    "export": Access.DATA_FOLDER,
     # Over HTTP, by the route of the same name.
     "status": Role.VIEWER,
     "lanes": Role.VIEWER,

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from cluster.errors import ClusterError
 from cluster.settings import Settings
+from ingest.choices import BrokerKind, ExportKind, FileFormat
 from serve_apps.floor_state import FloorFolder, FloorRecord
 
 EXIT_MISTAKE = 2
@@ -151,6 +152,66 @@ def lanes(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         print(json.dumps(found, indent=2))
     else:
         Console().print(command.render_lanes(found))
+
+
+@app.command()
+def acl(
+    broker: Annotated[BrokerKind, typer.Option(help="Whose files.")],
+    out: Annotated[Path, typer.Option(help="Folder to write them into.")] = Path("broker"),
+    passwords: Annotated[
+        Path | None, typer.Option(help="Lines of user:hash; of mosquitto_passwd, or bcrypt for nats-server.")
+    ] = None,
+    floor_user: Annotated[str, typer.Option(help="The floor's own user of the broker.")] = "ingest",
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a broker's configuration that lets each device use its own topics and no others."""
+    from serve_apps import acl as command
+
+    try:
+        summary = command.write(_settings(data_dir), broker, out, passwords, floor_user)
+    except ValueError as error:
+        _fail(str(error))
+    if as_json:
+        print(json.dumps(summary.as_dict(), indent=2))
+    else:
+        Console().print(command.render(summary))
+
+
+@app.command()
+def export(
+    kind: Annotated[ExportKind, typer.Argument(help="What to take out.")],
+    out: Annotated[str, typer.Option(help="File to write; - for standard output.")],
+    file_format: Annotated[FileFormat | None, typer.Option("--format", help="Left out: by the file's ending.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="This tenant only.")] = None,
+    device: Annotated[list[str] | None, typer.Option(help="This device only; repeatable.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="This metric only; repeatable.")] = None,
+    since: Annotated[str | None, typer.Option(help="From then on: 2026-11-26T08:00:00Z, or an age (24h, 7d).")] = None,
+    until: Annotated[str | None, typer.Option(help="Before then.")] = None,
+    token: Annotated[str | None, typer.Option(help="Only what the owner of this token may see.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as one JSON object.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Write telemetry, alerts or dead letters to a file: CSV, Parquet or JSON lines."""
+    from serve_apps import export as command
+
+    settings = _settings(data_dir)
+    try:
+        chosen = file_format or FileFormat(Path(out).suffix.removeprefix(".").lower())
+    except ValueError:
+        _fail("give --format csv, parquet or jsonl, or a file with such an ending")
+    try:
+        query = command.query_of(
+            settings, kind, token=token, tenant=tenant, devices=device or [], metrics=metric or [], since=since,
+            until=until,
+        )  # fmt: skip
+        summary = command.write(settings, kind, chosen, out, query)
+    except ValueError as error:
+        _fail(str(error))
+    # Where the rows themselves went to standard output nothing may follow them.
+    target = sys.stderr if out == command.STDOUT else sys.stdout
+    print(json.dumps(summary.as_dict()) if as_json else
+          f"{summary.rows} rows written to {out} in {summary.seconds:.1f} s", file=target)  # fmt: skip
 
 
 @app.command()

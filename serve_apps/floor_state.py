@@ -78,6 +78,14 @@ class FloorFolder:
         """Secret shared by Ray's processes and by whoever submits jobs."""
         return self.path / "ray-token"
 
+    def database_url(self, settings: Settings) -> str:
+        """Return where the floor's SQL store is: as set, else in this folder."""
+        return settings.database_url or f"sqlite:///{self.path / 'floor.db'}"
+
+    def storage_url(self, settings: Settings) -> str:
+        """Return where the floor's files are: as set, else in this folder."""
+        return settings.storage_url or (self.path / "storage").as_uri()
+
     @property
     def bootstrap_result(self) -> Path:
         return self.path / "bootstrap.json"

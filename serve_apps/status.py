@@ -16,6 +16,7 @@ from rich.text import Text
 
 from cluster.ports import local_host
 from cluster.settings import Settings
+from ingest.store_bounds import in_words
 from serve_apps import service_checks
 from serve_apps.auth import issue_signin_key, issue_token
 from serve_apps.floor_keys import parse_keys
@@ -148,6 +149,11 @@ def render(status: dict[str, Any]) -> Group:
     ingest, detector = status["ingest"] or {}, status["detector"] or {}
     if "rate" in ingest:
         counts.add_row("readings/s", f"{float(ingest['rate']):.0f}")
+    stores = [one | {"name": name} for name, one in ingest.get("stores", {}).items() if one["limit_bytes"]]
+    if stores:
+        top = max(stores, key=lambda one: float(one["size_bytes"]) / one["limit_bytes"])
+        share = top["size_bytes"] / top["limit_bytes"]
+        counts.add_row("fullest store", f"{top['name']}, {share:.0%} of {in_words(top['limit_bytes'])}")
     if detector:
         counts.add_row("detector", " ".join(str(detector[key]) for key in ("model", "version") if detector.get(key)))
     for run in status["runs"][:3]:

@@ -237,8 +237,8 @@ class Supervisor:
         return ServiceUrls(
             mqtt=settings.mqtt_url or own["mqtt"],
             redis=settings.redis_url or own["redis"],
-            database=settings.database_url or f"sqlite:///{self.folder.path / 'floor.db'}",
-            storage=settings.storage_url or (self.folder.path / "storage").as_uri(),
+            database=self.folder.database_url(settings),
+            storage=self.folder.storage_url(settings),
             ray=settings.ray_address or f"{LOOPBACK}:{ports.ray_gcs}",
             dashboard=os.environ.get("RAY_API_SERVER_ADDRESS", "") if settings.ray_address else dashboard,
             is_foreign_ray=bool(settings.ray_address),

@@ -2,18 +2,22 @@
 
 A version becomes champion by moving the pointer that the detectors poll; the version
 before it becomes ``previous``. Invariants: pointer and journal entry are one transaction,
-and journal rows are only ever added, so every moment's champion can be told afterwards.
+and journal rows are only ever added, so every moment's champion can be told afterwards
+(beyond ``KEPT_MOVES`` the oldest leave: years, at several promotions a day).
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import JSON, Column, Engine, Float, Integer, String, Table, Text, insert, select
+from sqlalchemy import JSON, Column, Connection, Engine, Float, Integer, String, Table, Text, delete, insert, select
 
 from cluster.ids import new_id
-from cluster.store import metadata, read_transaction, write_transaction
+from cluster.store import in_write, metadata, read_transaction
 from ingest.live_models import CHAMPION, PREVIOUS, LiveModel, read_live_model, write_live_model
 from training.manifest import Manifest
+
+KEPT_MOVES = 10_000
+"""Moves of aliases that the journal keeps."""
 
 model_journal = Table(
     "model_journal",
@@ -74,7 +78,8 @@ def promote(
     Raises:
         StaleRevisionError: somebody promoted another version since; nothing was changed.
     """
-    with write_transaction(engine) as connection:
+
+    def move(connection: Connection) -> LiveModel:
         before = read_live_model(connection, CHAMPION)
         after = write_live_model(
             connection,
@@ -119,7 +124,11 @@ def promote(
                     metrics=manifest.metrics,
                 )
             )
-    return after
+        kept = select(model_journal.c.id).order_by(model_journal.c.id.desc()).offset(KEPT_MOVES).limit(1)
+        connection.execute(delete(model_journal).where(model_journal.c.id <= kept.scalar_subquery()))
+        return after
+
+    return in_write(engine, move)
 
 
 def journal(engine: Engine, limit: int = 100) -> list[JournalEntry]:

@@ -141,7 +141,7 @@ class StatusBoard:
             services[name] = _state(answer)
         services["sql"] = _state(counts)
         if ingest:
-            _judge_ingest(services["ingest"], ingest)
+            judge_ingest(services["ingest"], ingest)
         return {
             "url": floor.url if floor else "",
             "services": services,
@@ -184,10 +184,13 @@ def _state(answer: object) -> dict[str, str]:
     return {"state": "running", "detail": ""}
 
 
-def _judge_ingest(service: dict[str, Any], ingest: dict[str, Any]) -> None:
+def judge_ingest(service: dict[str, Any], ingest: dict[str, Any]) -> None:
     """Say what stands in the way of readings, where something does."""
     problems = [f"{lane}: {reason}" for lane, reason in ingest.get("blocked", {}).items()]
     if not ingest.get("broker_connected", True):
         problems.append(f"broker: {ingest.get('broker_problem') or 'not connected'}")
+    near = [one["text"] for one in ingest.get("stores", {}).values() if one["text"]]
+    if near and not problems:
+        service.update(detail="; ".join(near))
     if problems:
         service.update(state="waiting", detail="; ".join(problems))

@@ -12,6 +12,8 @@ from pathlib import Path
 import anyio
 import pytest
 import ray
+import ray.data
+from fakes_ingest import make_reading
 from local_ray import LocalRay, local_ray
 from ray.job_submission import JobSubmissionClient
 
@@ -28,6 +30,7 @@ from cluster.run_queue_client import RunQueueClient
 from cluster.runs import Run, RunOrigin, RunRequest, RunState
 from cluster.settings import Settings
 from cluster.task import current_task, task
+from ingest.archive import ArchiveStore, day_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
@@ -384,3 +387,17 @@ class TestRuns:
 
         assert eventually(in_state(queue, run, RunState.CANCELLED))
         assert queue.get(run).reason == "its job was stopped"
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")  # Ray Data, of its own settings
+def test_ray_data_reads_the_archive(head: LocalRay, tmp_path: Path) -> None:
+    """With the day as a column, and without the file that is being written; see docs/operations.md."""
+    archive = ArchiveStore(tmp_path.as_uri())
+    for day in range(2):
+        ids = [(1_789_948_800_000 + day * 86_400_000 + number, 0) for number in range(20)]
+        archive.write(day_of(ids[0]), ids, [make_reading(seq=number, ts=float(number)) for number in range(20)])
+    (tmp_path / "telemetry" / "date=2026-09-21" / ".1-0_2-0.parquet.tmp").write_bytes(b"PAR1")
+    found = ray.data.read_parquet(str(tmp_path / "telemetry"))
+    days = found.groupby("date").count().sort("date").take_all()
+
+    assert [(row["date"], row["count()"]) for row in days] == [("2026-09-21", 20), ("2026-09-22", 20)]

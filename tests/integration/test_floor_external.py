@@ -19,8 +19,9 @@ from serve_apps.floor_state import FloorFolder, FloorRecord
 from tests.floors import Floor, watchfloor
 from tests.ingest_parts import StoppableService, eventually, own_mosquitto, own_valkey
 from tests.local_ray import LocalRay, local_ray
+from tests.postgres import Postgres
 
-pytestmark = [pytest.mark.floor, pytest.mark.ray, pytest.mark.mosquitto, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.floor, pytest.mark.ray, pytest.mark.mosquitto, pytest.mark.postgres, pytest.mark.timeout(400)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Services:
     folder: Path
     broker: StoppableService
     valkey: StoppableService
+    database_url: str
     ray: LocalRay
 
     @property
@@ -37,7 +39,7 @@ class Services:
         return {
             "MQTT_URL": self.broker.url,
             "REDIS_URL": self.valkey.url,
-            "DATABASE_URL": f"sqlite:///{self.folder}/floor.db",
+            "DATABASE_URL": self.database_url,
             "STORAGE_URL": (self.folder / "files").as_uri(),
             "RAY_ADDRESS": self.ray.address,
         }
@@ -49,15 +51,16 @@ class Services:
 
 
 @pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
+def services(tmp_path: Path, postgres: Postgres) -> Iterator[Services]:
     folder = tmp_path / "services"
     with (
         _running(own_mosquitto(folder / "broker")) as broker,
         _running(own_valkey(folder / "valkey")) as valkey,
+        contextmanager(postgres.lend_database)() as database_url,
         # Without the address of its dashboard: where jobs are taken must come from the Ray itself.
         local_ray(env={"RAY_API_SERVER_ADDRESS": ""}) as ray,
     ):
-        yield Services(folder, broker, valkey, ray)
+        yield Services(folder, broker, valkey, database_url, ray)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ JSON = {"content-type": "application/json"}
         pytest.param(b'{"action":"verdict","ids":["a"]}', JSON, 422, id="verdict-missing"),
         pytest.param(b'{"action":"note","ids":["a"]}', JSON, 422, id="text-missing"),
         pytest.param(b'{"action":"note","ids":["a"],"args":{"text":"\\ud800"}}', JSON, 422, id="lone-surrogate"),
+        pytest.param(b'{"action":"note","ids":["a"],"args":{"text":"a\\u0000b"}}', JSON, 422, id="nul"),
         pytest.param(b'{"action":"close","ids":["a"],"request_id":"x"}', JSON, 422, id="short-request-id"),
         pytest.param(b"{}", {"content-type": "text/plain"}, 415, id="other-type"),
         pytest.param(b"x=1", {"content-type": "multipart/form-data; boundary=x"}, 415, id="multipart"),

@@ -10,6 +10,7 @@ from ingest.dead_letter import DeadLetter, DeadLetterStore
 from ingest.directory import DeviceDirectory, DeviceEntry
 from ingest.payload import Reading, Reason
 from serve_apps.api import commands, devices
+from serve_apps.api.status import judge_ingest
 from serve_apps.status import EMPTY
 from tests.fakes_alerts import START_S, device_alert, readings
 from tests.fakes_api import ApiFloor
@@ -208,6 +209,17 @@ async def test_status_tells_what_is_away_and_never_guesses(api: ApiFloor) -> Non
     assert status["readings_total"] is None
     assert status["services"]["ingest"]["state"] == "waiting"
     assert status["services"]["hub"]["state"] == "running"
+
+
+def test_status_names_a_store_that_is_near_its_bound() -> None:
+    """Ingest still runs; once it is full the lanes that wait say so."""
+    service = {"state": "running", "detail": ""}
+    near = {"level": "near", "text": "alerts holds 4.5 GiB, 90% of its bound of 5.0 GiB"}
+    judge_ingest(service, {"blocked": {}, "broker_connected": True, "stores": {"alerts": near, "runs": {"text": ""}}})
+    assert service == {"state": "running", "detail": near["text"]}
+
+    judge_ingest(service, {"blocked": {"alert": "store alerts is full"}, "stores": {"alerts": near}})
+    assert service == {"state": "waiting", "detail": "alert: store alerts is full"}
 
 
 async def test_status_keeps_other_tenants_to_itself(api: ApiFloor) -> None:

@@ -1,12 +1,11 @@
 """Aliases: moved by compare-and-set, with a journal that only grows."""
 
 import threading
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
-from cluster.store import metadata, open_engine, read_transaction
+from cluster.store import read_transaction
 from ingest.errors import StaleRevisionError
 from ingest.live_models import PREVIOUS, read_live_model
 from training.completion import go_live
@@ -15,10 +14,8 @@ from training.promotion import champion, journal, promote
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    engine = open_engine(f"sqlite:///{tmp_path}/floor.db")
-    metadata.create_all(engine)
-    return engine
+def engine(sql: Engine) -> Engine:
+    return sql
 
 
 def manifest(version: str) -> Manifest:
@@ -92,3 +89,13 @@ def test_runs_that_end_together_are_promoted_one_after_the_other(engine: Engine)
     moves = [entry for entry in reversed(journal(engine)) if entry.alias == "champion"]
     assert [entry.revision for entry in moves] == [1, 2, 3]
     assert [entry.replaced_version for entry in moves[1:]] == [entry.version for entry in moves[:-1]]
+
+
+def test_the_journal_has_a_bound(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest moves leave first; what is live stays as it is."""
+    monkeypatch.setattr("training.promotion.KEPT_MOVES", 4)
+    for number in range(5):
+        promote(engine, manifest(f"v{number}"), f"file:///v{number}", reason="better", at=1.0, expected_revision=number)
+
+    assert [entry.version for entry in journal(engine)] == ["v3", "v4", "v2", "v3"]
+    assert champion(engine).version == "v4"  # type: ignore[union-attr]
