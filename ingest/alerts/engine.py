@@ -19,6 +19,7 @@ from cluster.store import read_transaction, write_transaction
 from ingest.alerts.ledger import CHUNK, Ledger
 from ingest.alerts.lifecycle import Sighting, cleared, is_by_another_model, is_over, raised, seen_again, went_stale
 from ingest.alerts.model import Alert, Condition, EventRef, Evidence, Handling, SourceKind
+from ingest.alerts.report import AlertReport
 from ingest.alerts.tables import alerts
 from ingest.detector import Decision
 from ingest.directory import DeviceEntry, devices
@@ -45,25 +46,6 @@ class AlertSettings:
     def __post_init__(self) -> None:
         if self.reopen_window_s < 0:
             raise ValueError(f"reopen_window_s must not be negative, got {self.reopen_window_s}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Report:
-    """One report of a source in the engine's own words."""
-
-    tenant: str
-    device_id: str
-    fingerprint: str
-    reading_key: str | None
-    sighting: Sighting
-    kind: SourceKind
-    rule: str
-    title: str
-    metric: str | None
-    labels: dict[str, str]
-    evidence: Evidence | None
-    change: Change
-    """A device's own alert always raises."""
 
 
 class AlertEngine:
@@ -103,6 +85,15 @@ class AlertEngine:
         """
         return self._write([_detector_report(decision) for decision in decisions], connection)
 
+    def report(self, reports: Sequence[AlertReport], connection: Connection | None = None) -> list[EventRef]:
+        """Write what any further source says: rules, other systems, the floor itself.
+
+        Args:
+            reports: in the order they were made; one whose reading key was written before changes nothing.
+            connection: as in ``raise_device_alerts``.
+        """
+        return self._write(reports, connection)
+
     def mark_stale(
         self,
         tenant: str,
@@ -135,13 +126,13 @@ class AlertEngine:
             if row.metric is not None
         }
 
-    def _write(self, reports: Sequence[_Report], connection: Connection | None) -> list[EventRef]:
+    def _write(self, reports: Sequence[AlertReport], connection: Connection | None) -> list[EventRef]:
         if not reports:
             return []
 
         return in_ledger(self._engine, connection, lambda ledger, joined: self._apply(ledger, joined, reports))
 
-    def _apply(self, ledger: Ledger, connection: Connection, reports: Sequence[_Report]) -> None:
+    def _apply(self, ledger: Ledger, connection: Connection, reports: Sequence[AlertReport]) -> None:
         known = ledger.known_reading_keys(report.reading_key for report in reports if report.reading_key)
         latest = ledger.latest(report.fingerprint for report in reports)
         owners = _owners(connection, {(report.tenant, report.device_id) for report in reports})
@@ -158,7 +149,7 @@ class AlertEngine:
     def _apply_one(
         self,
         ledger: Ledger,
-        report: _Report,
+        report: AlertReport,
         alert: Alert | None,
         owners: dict[tuple[str, str], DeviceEntry],
         now: float,
@@ -184,7 +175,7 @@ class AlertEngine:
             raised(begun, sighting), recorded_at=now, reading_key=report.reading_key, evidence=report.evidence
         )
 
-    def _continue(self, ledger: Ledger, report: _Report, alert: Alert | None, now: float) -> Alert | None:
+    def _continue(self, ledger: Ledger, report: AlertReport, alert: Alert | None, now: float) -> Alert | None:
         """Apply an update or a clear; without its alert, or after people closed it, an update has no effect."""
         if alert is None:
             return None
@@ -231,7 +222,7 @@ def fingerprint(tenant: str, kind: SourceKind, rule: str, device_id: str, metric
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _evidence_of(report: _Report, alert: Alert) -> Evidence | None:
+def _evidence_of(report: AlertReport, alert: Alert) -> Evidence | None:
     """Return the report's evidence if the reading that the alert shows is in it; None keeps what the alert has.
 
     A later, smaller episode of the same occurrence must not leave figures beside a chart they are not in.
@@ -241,7 +232,7 @@ def _evidence_of(report: _Report, alert: Alert) -> Evidence | None:
     return report.evidence
 
 
-def _device_report(alert: DeviceAlert) -> _Report:
+def _device_report(alert: DeviceAlert) -> AlertReport:
     key = None if alert.seq is None else f"alert:{alert.tenant}/{alert.device}:{alert.boot_id}/{alert.seq}"
     sighting = Sighting(
         at=alert.ts,
@@ -252,7 +243,7 @@ def _device_report(alert: DeviceAlert) -> _Report:
         threshold=alert.threshold,
         recorded_at=alert.recorded_at,
     )
-    return _Report(
+    return AlertReport(
         tenant=alert.tenant,
         device_id=alert.device,
         fingerprint=fingerprint(alert.tenant, SourceKind.DEVICE, alert.alert_type, alert.device, alert.metric),
@@ -268,7 +259,7 @@ def _device_report(alert: DeviceAlert) -> _Report:
     )
 
 
-def _detector_report(decision: Decision) -> _Report:
+def _detector_report(decision: Decision) -> AlertReport:
     key = decision.key
     sighting = Sighting(
         at=decision.ts,
@@ -282,7 +273,7 @@ def _detector_report(decision: Decision) -> _Report:
         model_version=decision.model_version,
         recorded_at=decision.recorded_at,
     )
-    return _Report(
+    return AlertReport(
         tenant=key.tenant,
         device_id=key.device,
         fingerprint=fingerprint(key.tenant, SourceKind.MODEL, DETECTOR_RULE, key.device, key.metric),
@@ -298,7 +289,7 @@ def _detector_report(decision: Decision) -> _Report:
     )
 
 
-def _begin(report: _Report, last: Alert | None, owners: dict[tuple[str, str], DeviceEntry]) -> Alert:
+def _begin(report: AlertReport, last: Alert | None, owners: dict[tuple[str, str], DeviceEntry]) -> Alert:
     sighting = report.sighting
     owner = owners.get((report.tenant, report.device_id))
     return Alert(
@@ -323,7 +314,7 @@ def _begin(report: _Report, last: Alert | None, owners: dict[tuple[str, str], De
         title=report.title,
         text=sighting.text,
         value=sighting.value,
-        labels=report.labels,
+        labels=dict(report.labels),
         starts_at=sighting.at,
         last_seen_at=sighting.at,
         recorded_at=sighting.recorded_at,

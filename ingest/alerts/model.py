@@ -80,6 +80,11 @@ class SourceKind(StrEnum):
 
     DEVICE = "device"
     MODEL = "model"
+    RULE = "rule"
+    EXTERNAL = "external"
+    """Another system, over the API."""
+    HEARTBEAT = "heartbeat"
+    """Nobody reported in time."""
 
 
 @dataclass(frozen=True, slots=True)
