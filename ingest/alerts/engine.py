@@ -8,7 +8,7 @@ that is brought again changes nothing. Synchronous: call it off the event loop.
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from sqlalchemy import Connection, Engine, select, tuple_
 from sqlalchemy.exc import IntegrityError
@@ -16,10 +16,24 @@ from sqlalchemy.exc import IntegrityError
 from cluster.clock import Clock
 from cluster.ids import new_id
 from cluster.store import read_transaction, write_transaction
+from ingest.alerts import lifecycle
+from ingest.alerts.active_silences import ActiveSilences
+from ingest.alerts.flapping import flapped, with_change
 from ingest.alerts.ledger import CHUNK, Ledger
 from ingest.alerts.lifecycle import Sighting, cleared, is_by_another_model, is_over, raised, seen_again, went_stale
-from ingest.alerts.model import Alert, Condition, EventRef, Evidence, Handling, SourceKind
+from ingest.alerts.model import (
+    Action,
+    Alert,
+    Condition,
+    EventRef,
+    Evidence,
+    Handling,
+    SourceKind,
+    Suppression,
+    SuppressionKind,
+)
 from ingest.alerts.report import AlertReport
+from ingest.alerts.settings import AlertSettings
 from ingest.alerts.tables import alerts
 from ingest.detector import Decision
 from ingest.directory import DeviceEntry, devices
@@ -32,20 +46,10 @@ DETECTOR_RULE = "anomaly"
 MAX_ATTEMPTS = 4
 """Tries of a transaction whose alerts others change at the same time (PostgreSQL only: SQLite serialises writers)."""
 TITLE_CHARS = 256
+STATE_CHANGES = frozenset({Action.RAISED, Action.REOPENED, Action.CLEARED})
+"""What counts as flapping. A device's own alert is a moment and cannot flap; its repeats are counted."""
 
 Step = Callable[[Ledger, Connection], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlertSettings:
-    """When two reports are one problem."""
-
-    reopen_window_s: float = 600.0
-    """Seconds after its end (or a device's last report) in which a problem that comes back is the same occurrence."""
-
-    def __post_init__(self) -> None:
-        if self.reopen_window_s < 0:
-            raise ValueError(f"reopen_window_s must not be negative, got {self.reopen_window_s}")
 
 
 class AlertEngine:
@@ -137,12 +141,13 @@ class AlertEngine:
         latest = ledger.latest(report.fingerprint for report in reports)
         owners = _owners(connection, {(report.tenant, report.device_id) for report in reports})
         now = self._clock.time_s()
+        silences = ActiveSilences(connection, now)
         for report in reports:
             if report.reading_key in known:
                 continue
             if report.reading_key is not None:
                 known.add(report.reading_key)
-            after = self._apply_one(ledger, report, latest.get(report.fingerprint), owners, now)
+            after = self._apply_one(ledger, report, latest.get(report.fingerprint), owners, silences, now)
             if after is not None:
                 latest[report.fingerprint] = after
 
@@ -152,6 +157,7 @@ class AlertEngine:
         report: AlertReport,
         alert: Alert | None,
         owners: dict[tuple[str, str], DeviceEntry],
+        silences: ActiveSilences,
         now: float,
     ) -> Alert | None:
         sighting = report.sighting
@@ -162,18 +168,14 @@ class AlertEngine:
             and not is_over(alert, sighting.at, self._settings.reopen_window_s)
             and not is_by_another_model(alert, sighting)
         ):
-            change = seen_again(alert, sighting)
-            evidence = _evidence_of(report, change.after)
-            return ledger.add(change, recorded_at=now, reading_key=report.reading_key, evidence=evidence)
+            return self._add(ledger, report, seen_again(alert, sighting, now), now)
         if alert is not None and alert.condition is not Condition.CLEARED:
             reason = f"not repeated for {self._settings.reopen_window_s:g} s"
             ended = cleared(alert, alert.last_seen_at, "watchfloor", reason)
             if ended is not None and alert.handling is not Handling.CLOSED:
                 ledger.add(ended, recorded_at=now)
-        begun = _begin(report, alert, owners)
-        return ledger.add(
-            raised(begun, sighting), recorded_at=now, reading_key=report.reading_key, evidence=report.evidence
-        )
+        begun = silences.applied_to(_begin(report, alert, owners, now))
+        return self._add(ledger, report, raised(begun, sighting), now)
 
     def _continue(self, ledger: Ledger, report: AlertReport, alert: Alert | None, now: float) -> Alert | None:
         """Apply an update or a clear; without its alert, or after people closed it, an update has no effect."""
@@ -184,11 +186,19 @@ class AlertEngine:
         elif alert.handling is Handling.CLOSED:
             change = None
         else:
-            change = seen_again(alert, report.sighting)
-        if change is None:
-            return None
-        evidence = _evidence_of(report, change.after)
-        return ledger.add(change, recorded_at=now, reading_key=report.reading_key, evidence=evidence)
+            change = seen_again(alert, report.sighting, now)
+        return None if change is None else self._add(ledger, report, change, now)
+
+    def _add(self, ledger: Ledger, report: AlertReport, change: lifecycle.Change, now: float) -> Alert:
+        """Take a change in, and what it says about flapping."""
+        changes_state = change.action in STATE_CHANGES and report.kind is not SourceKind.DEVICE
+        if changes_state:
+            flaps = with_change(change.after.flaps, now, self._settings)
+            change = replace(change, after=replace(change.after, flaps=flaps))
+        evidence = report.evidence if change.before is None else _evidence_of(report, change.after)
+        after = ledger.add(change, recorded_at=now, reading_key=report.reading_key, evidence=evidence)
+        flapping = flapped(after, now, self._settings) if changes_state else None
+        return after if flapping is None else ledger.add(flapping, recorded_at=now)
 
 
 def in_ledger(engine: Engine, connection: Connection | None, step: Step) -> list[EventRef]:
@@ -289,7 +299,7 @@ def _detector_report(decision: Decision) -> AlertReport:
     )
 
 
-def _begin(report: AlertReport, last: Alert | None, owners: dict[tuple[str, str], DeviceEntry]) -> Alert:
+def _begin(report: AlertReport, last: Alert | None, owners: dict[tuple[str, str], DeviceEntry], now: float) -> Alert:
     sighting = report.sighting
     owner = owners.get((report.tenant, report.device_id))
     return Alert(
@@ -318,8 +328,16 @@ def _begin(report: AlertReport, last: Alert | None, owners: dict[tuple[str, str]
         starts_at=sighting.at,
         last_seen_at=sighting.at,
         recorded_at=sighting.recorded_at,
+        waiting_since=now,
+        # That a problem flaps outlives its occurrences.
+        flaps=() if last is None else last.flaps,
+        suppressed_by=() if last is None else _flapping(last),
         version=1,
     )
+
+
+def _flapping(last: Alert) -> tuple[Suppression, ...]:
+    return tuple(one for one in last.suppressed_by if one.kind is SuppressionKind.FLAPPING)
 
 
 def _owners(connection: Connection, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], DeviceEntry]:
