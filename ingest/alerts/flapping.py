@@ -8,6 +8,7 @@ hear that it started, and that it stopped.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from ingest.alerts.lifecycle import MUTED_BY, SYSTEM, Change
 from ingest.alerts.model import Action, Alert, Handling, Suppression, SuppressionKind
@@ -38,7 +39,9 @@ def flapped(alert: Alert, now: float, settings: AlertSettings) -> Change | None:
         return Change(alert, after, Action.FLAPPING_STARTED, now, SYSTEM, reason, {"score": round(score, 2), **data})
     if alert.is_flapping and score < settings.flap_low:
         left = tuple(one for one in alert.suppressed_by if one.kind is not SuppressionKind.FLAPPING)
-        waiting = {"waiting_since": now, "escalation_level": 0} if alert.handling is Handling.NEW else {}
+        waiting: dict[str, Any] = (
+            {"waiting_since": now, "escalation_level": 0} if alert.handling is Handling.NEW else {}
+        )
         after = replace(alert, suppressed_by=left, version=alert.version + 1, **waiting)
         data = {MUTED_BY: [one.kind.value for one in left]} if left else {}
         reason = f"steady: {alert.condition}"

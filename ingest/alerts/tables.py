@@ -141,7 +141,8 @@ APPEND_ONLY = {
 
 for _dialect, _statements in APPEND_ONLY.items():
     for _statement in _statements:
-        event.listen(alert_events, "after_create", DDL(_statement.replace("%", "%%")).execute_if(dialect=_dialect))
+        _made = DDL(_statement).execute_if(dialect=_dialect)  # type: ignore[no-untyped-call]
+        event.listen(alert_events, "after_create", _made)
 
 silences = Table(
     "silences",

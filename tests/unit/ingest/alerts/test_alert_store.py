@@ -57,7 +57,7 @@ def test_filters_narrow_the_list(alert_engine: AlertEngine, store: AlertStore) -
     ids = raise_many(alert_engine, 10)
     store.act(ids[:4], "acknowledge", "ann", "r1")
 
-    acked = store.list(AlertQuery(handling=Handling.ACKED, severity=Severity.CRITICAL, condition=Condition.FIRING))
+    acked = store.list(AlertQuery(handling=Handling.ACKED, severities=(Severity.CRITICAL,), condition=Condition.FIRING))
     assert [ids[1]] == [alert.id for alert in acked.items]
     assert [ids[7]] == [alert.id for alert in store.list(AlertQuery(device_id="door-7")).items]
     assert store.list(AlertQuery(tenant="other")).items == ()
