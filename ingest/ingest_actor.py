@@ -15,6 +15,7 @@ from cluster.actors import configure_process, get_or_create
 from cluster.settings import Settings, load_section
 from cluster.store import open_engine
 from ingest.alerts.relay import Relay
+from ingest.alerts.settings import AlertSettings
 from ingest.inbox import MqttSettings
 from ingest.ingest_service import IngestService, IngestSettings
 from ingest.mqtt_address import MqttAddress
@@ -47,6 +48,7 @@ class IngestActor:
             mqtt=load_section(MqttSettings),
             on_alerts=self._relay.wake,
             on_tick=StatusBroadcast(self._broadcaster).on_tick,
+            alerts=load_section(AlertSettings),
         )
         self._relay.start()
         self._service.start()

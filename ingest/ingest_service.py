@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from cluster.clock import SystemClock
 from ingest import metrics
 from ingest.alerts.engine import AlertEngine
+from ingest.alerts.settings import AlertSettings
 from ingest.dead_letter import DeadLetter, DeadLetterStore
 from ingest.decoder import ClockTolerance
 from ingest.delivery import Delivery
@@ -119,19 +120,21 @@ class IngestService:
         mqtt: MqttSettings,
         on_alerts: Callable[[], None],
         on_tick: Callable[[IngestStatus], None],
+        alerts: AlertSettings | None = None,
     ) -> None:
         """Wire the parts.
 
         Args:
             on_alerts: called after alerts were committed; must not wait.
             on_tick: called with the status once per ``settings.tick_s``; must not wait.
+            alerts: None: the defaults.
         """
         clock = SystemClock()
         tree = TopicTree(topic_root)
         self._settings = settings
         self._stream = stream
         self._pipeline = Pipeline(tree, ClockTolerance(future_s=settings.future_s, late_s=settings.late_s))
-        self._alerts = AlertEngine(engine, clock)
+        self._alerts = AlertEngine(engine, clock, alerts)
         self._letters = DeadLetterStore(engine, source=mqtt.client_id)
         self._directory = DeviceDirectory(engine)
         self._on_alerts = on_alerts

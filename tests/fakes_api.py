@@ -15,6 +15,7 @@ from cluster.runs import LaneStatus, Run, RunRequest, RunState
 from cluster.settings import Settings
 from cluster.store import metadata, open_engine
 from ingest.alerts.engine import AlertEngine
+from ingest.alerts.settings import AlertSettings
 from serve_apps.app import create_app
 from serve_apps.auth import Authenticator, issue_signin_key, issue_token
 from serve_apps.deps import GatewayDeps
@@ -102,6 +103,7 @@ class ApiFloor:
             run_queue=self.run_queue,
             auth=Authenticator(SECRET, http_port=PORT, consume=self._consume),
             relay=SimpleNamespace(wake=self._wake),
+            alerts=AlertSettings(),
         )
         self.app: FastAPI = create_app(cast(GatewayDeps, deps))
 

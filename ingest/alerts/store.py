@@ -150,7 +150,7 @@ class AlertStore:
         note: str | None = None,
         ack_s: float | None = None,
         if_version: Mapping[str, int] | None = None,
-    ) -> list[Alert]:  # type: ignore[valid-type]
+    ) -> Sequence[Alert]:
         """Do one thing to many alerts: all of them or, on an error, none.
 
         Args:
@@ -201,7 +201,7 @@ class AlertStore:
         metrics.dataset_samples_labeled.labels(LABEL_STRATEGY).inc(len(labels))
         return result
 
-    def of_ids(self, ids: Sequence[str], tenant: str | None = None) -> list[Alert]:  # type: ignore[valid-type]
+    def of_ids(self, ids: Sequence[str], tenant: str | None = None) -> Sequence[Alert]:
         """Return those of these alerts that exist (and are the tenant's)."""
         with read_transaction(self._engine) as connection:
             found = Ledger(connection).by_ids(ids)

@@ -2,23 +2,26 @@
 
 As Prometheus' Watchdog it goes out, so that somebody else notices when this floor falls
 silent: an Alertmanager that gets no more of it, or any service that waits for a POST.
-It is sent only after a step of the timer found the store there and the hub answered.
+It is sent only while the store answers and no event waits for long to be told.
 """
 
 import logging
-from collections.abc import Callable
 
 import httpx
 from prometheus_client import Counter
+from sqlalchemy import Engine, func, select
 
-from cluster.errors import ClusterError
 from cluster.metrics import REGISTRY
+from cluster.store import read_transaction
 from ingest.alerts.model import JsonObject, iso
 from ingest.alerts.settings import AlertSettings
+from ingest.alerts.tables import alert_events
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 5.0
+UNTOLD_S = 30.0
+"""Age of an event that was not told from which on the floor is not alive."""
 MISSED = 3
 """Paces after which a receiver takes the alert for resolved."""
 
@@ -27,21 +30,16 @@ watchdog_sent = Counter(
 )
 
 
+class NotToldError(Exception):
+    """Events wait in the table: people are not told of alerts."""
+
+
 class Watchdog:
     """Sends the sign of life when it is due."""
 
-    def __init__(
-        self, settings: AlertSettings, is_alive: Callable[[], object], post: Callable[..., httpx.Response] = httpx.post
-    ) -> None:
-        """Wire it.
-
-        Args:
-            is_alive: raises a ``ClusterError`` when people could not be told now.
-            post: ``httpx.post`` or something like it.
-        """
+    def __init__(self, settings: AlertSettings, engine: Engine) -> None:
         self._settings = settings
-        self._is_alive = is_alive
-        self._post = post
+        self._engine = engine
         self._next_at = 0.0
         self._is_failing = False
 
@@ -51,12 +49,12 @@ class Watchdog:
             return False
         self._next_at = now + self._settings.watchdog_s
         try:
-            self._is_alive()
-            answer = self._post(
+            self._check(now)
+            answer = httpx.post(
                 self._settings.watchdog_url, json=watchdog_alerts(now, self._settings), timeout=TIMEOUT_S
             )
             answer.raise_for_status()
-        except (httpx.HTTPError, httpx.InvalidURL, ClusterError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, NotToldError) as error:
             watchdog_sent.labels("failed").inc()
             if not self._is_failing:
                 logger.warning("the watchdog's sign of life is not heard: %s", type(error).__name__)
@@ -65,6 +63,18 @@ class Watchdog:
         watchdog_sent.labels("ok").inc()
         self._is_failing = False
         return True
+
+    def _check(self, now: float) -> None:
+        oldest = _oldest_untold(self._engine)
+        if oldest is not None and oldest < now - UNTOLD_S:
+            raise NotToldError(f"an event waits for {now - oldest:.0f} s")
+
+
+def _oldest_untold(engine: Engine) -> float | None:
+    with read_transaction(engine) as connection:
+        untold = select(func.min(alert_events.c.at)).where(alert_events.c.broadcast_at.is_(None))
+        oldest: float | None = connection.scalar(untold)
+        return oldest
 
 
 def watchdog_alerts(now: float, settings: AlertSettings) -> list[JsonObject]:
