@@ -1,4 +1,4 @@
-"""The floor's detector as a named Ray actor: drives ``DetectorService`` on a thread.
+"""The floor's detector as a named Ray actor: drives ``DetectorService`` and the alerts' timer on threads.
 
 Ray shell: it decides nothing. Killed at any moment, Ray starts it again; the stream gives it
 what was not acknowledged, and the relay publishes what was committed and not yet told.
@@ -17,6 +17,10 @@ from cluster.clock import SystemClock
 from cluster.settings import Settings, load_section
 from cluster.store import open_engine
 from ingest.alerts.relay import Relay
+from ingest.alerts.settings import AlertSettings
+from ingest.alerts.silence_relay import SilenceRelay
+from ingest.alerts.timer import AlertTimer
+from ingest.alerts.watchdog_client import Watchdog
 from ingest.detection_settings import DetectorSettings
 from ingest.detector_service import DetectorService
 from ingest.telemetry_redis import TelemetrySettings, TelemetryStream
@@ -37,17 +41,25 @@ class DetectorActor:
     def __init__(self, settings: Settings) -> None:
         configure_process("detector")
         engine = open_engine(settings.database_url)
-        self._relay = Relay(engine, HubClient.connect())
+        hub = HubClient.connect()
+        alert_settings = load_section(AlertSettings)
+        self._relay = Relay(engine, hub)
+        self._silence_relay = SilenceRelay(engine, hub)
+        self._watchdog = Watchdog(alert_settings, engine)
+        # Here, because there is always a detector; several of them do what one would.
+        self._timer = AlertTimer(engine, alert_settings, self._relay.wake, after_step=self._after_step)
         self._service = DetectorService(
             stream=TelemetryStream.open(settings.redis_url, load_section(TelemetrySettings)),
             engine=engine,
             settings=load_section(DetectorSettings),
             clock=SystemClock(),
             on_events=self._relay.wake,
+            alerts=alert_settings,
         )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="detector", daemon=True)
         self._relay.start()
+        self._timer.start()
         self._thread.start()
 
     def ready(self) -> bool:
@@ -63,7 +75,12 @@ class DetectorActor:
         self._stop.set()
         self._thread.join(10.0)
         self._service.close()
+        self._timer.close()
         self._relay.close()
+
+    def _after_step(self, now: float) -> None:
+        self._silence_relay.publish_pending()
+        self._watchdog.step(now)
 
     def _run(self) -> None:
         backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)

@@ -20,6 +20,7 @@ from cluster.clock import Clock
 from cluster.metrics import REGISTRY
 from cluster.store import read_transaction
 from ingest.alerts.engine import AlertEngine
+from ingest.alerts.settings import AlertSettings
 from ingest.detection_settings import DetectorSettings
 from ingest.detector import Decision, Detector
 from ingest.errors import ScorerError
@@ -82,16 +83,18 @@ class DetectorService:
         clock: Clock,
         on_events: Callable[[], None],
         load: Callable[[LiveModel], Scorer] = load_scorer,
+        alerts: AlertSettings | None = None,
     ) -> None:
         """Begin without touching a store.
 
         Args:
             on_events: called after alert events were committed; must not wait.
             load: how a version becomes a scorer.
+            alerts: None: the defaults.
         """
         self._stream = stream
         self._engine = engine
-        self._alerts = AlertEngine(engine, clock)
+        self._alerts = AlertEngine(engine, clock, alerts)
         self._clock = clock
         self._settings = settings
         self._on_events = on_events

@@ -100,6 +100,45 @@ class AlertNotFoundError(IngestError):
         return f"there is no alert {self.alert_id!r}"
 
 
+class SilenceNotFoundError(IngestError):
+    """No silence has this id."""
+
+    def __init__(self, silence_id: str) -> None:
+        super().__init__(silence_id)
+        self.silence_id = silence_id
+
+    def __str__(self) -> str:
+        return f"there is no silence {self.silence_id!r}"
+
+
+class HeartbeatNotFoundError(IngestError):
+    """No heartbeat has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"there is no heartbeat {self.name!r}"
+
+
+class VersionConflictError(IngestError):
+    """Something is at another version than the caller has seen; nothing was changed."""
+
+    def __init__(self, what: str, expected: dict[str, int], actual: dict[str, int]) -> None:
+        super().__init__(what, expected, actual)
+        self.what = what
+        self.expected = expected
+        """Id -> version that the caller named, of those that differ."""
+        self.actual = actual
+        """The same ids -> version that they have."""
+
+    def __str__(self) -> str:
+        first = next(iter(self.expected))
+        text = f"{self.what} {first!r} is at version {self.actual[first]}, not {self.expected[first]}"
+        return text + (f", and {len(self.expected) - 1} more differ" if len(self.expected) > 1 else "")
+
+
 class AlertConflictError(IngestError):
     """Another writer changed the alerts again and again; nothing was changed by this call."""
 

@@ -16,6 +16,7 @@ from cluster.actors import configure_process, get_or_create
 from cluster.settings import Settings, load_section
 from cluster.store import open_engine
 from ingest.alerts.relay import Relay
+from ingest.alerts.settings import AlertSettings
 from ingest.archive import ArchiveSettings, ArchiveStore
 from ingest.floor_stores import sql_stores, telemetry_stores
 from ingest.inbox import MqttSettings
@@ -61,6 +62,7 @@ class IngestActor:
             stores=self._stores,
             on_alerts=self._relay.wake,
             on_tick=StatusBroadcast(self._broadcaster).on_tick,
+            alerts=load_section(AlertSettings),
         )
         self._relay.start()
         self._stores.start()

@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from cluster.clock import SystemClock
 from ingest import metrics
 from ingest.alerts.engine import AlertEngine
+from ingest.alerts.settings import AlertSettings
 from ingest.dead_letter import DeadLetter, DeadLetterStore
 from ingest.decoder import ClockTolerance
 from ingest.delivery import Delivery
@@ -120,6 +121,7 @@ class IngestService:
         on_alerts: Callable[[], None],
         on_tick: Callable[[IngestStatus], None],
         stores: StoreWatch | None = None,
+        alerts: AlertSettings | None = None,
     ) -> None:
         """Wire the parts.
 
@@ -127,6 +129,7 @@ class IngestService:
             on_alerts: called after alerts were committed; must not wait.
             on_tick: called with the status once per ``settings.tick_s``; must not wait.
             stores: says whether there is room for what comes, started and ended by the caller; None: there always is.
+            alerts: None: the defaults.
         """
         clock = SystemClock()
         tree = TopicTree(topic_root)
@@ -134,7 +137,7 @@ class IngestService:
         self._stream = stream
         self._stores = stores or StoreWatch([])
         self._pipeline = Pipeline(tree, ClockTolerance(future_s=settings.future_s, late_s=settings.late_s))
-        self._alerts = AlertEngine(engine, clock)
+        self._alerts = AlertEngine(engine, clock, alerts)
         self._letters = DeadLetterStore(engine, source=mqtt.client_id)
         self._directory = DeviceDirectory(engine)
         self._on_alerts = on_alerts

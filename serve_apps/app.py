@@ -25,6 +25,7 @@ from serve_apps.api import (
     dead_letters,
     devices,
     drain,
+    heartbeats,
     history,
     lanes,
     models,
@@ -32,6 +33,7 @@ from serve_apps.api import (
     publish,
     runs,
     signin,
+    silences,
     status,
     uni,
 )
@@ -47,8 +49,8 @@ from serve_apps.run_tenants import RunTenants
 ROUTERS = tuple(
     module.router
     for module in (
-        websocket, uni, publish, history, presence, control, batch, openapi, signin, status, drain, alerts, devices,
-        commands, runs, lanes, models, dead_letters, pages,
+        websocket, uni, publish, history, presence, control, batch, openapi, signin, status, drain, alerts, silences,
+        heartbeats, devices, commands, runs, lanes, models, dead_letters, pages,
     )
 )  # fmt: skip
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what a route does not use need not be imported to serve the
     from cluster.metrics_client import MetricsClient
     from cluster.run_queue_client import RunQueueClient
     from ingest.alerts.relay import Relay
+    from ingest.alerts.settings import AlertSettings
     from realtime.hub_client import HubClient
 
 
@@ -35,6 +36,7 @@ class GatewayDeps:
     metrics: "MetricsClient"
     auth: Authenticator
     relay: "Relay"
+    alerts: "AlertSettings"
 
 
 def deps_of(connection: HTTPConnection) -> GatewayDeps:

@@ -19,6 +19,7 @@ from cluster.run_queue_client import RunQueueClient
 from cluster.settings import Settings, load_section
 from cluster.store import open_engine
 from ingest.alerts.relay import Relay
+from ingest.alerts.settings import AlertSettings
 from realtime.hub_client import HubClient
 from serve_apps.app import create_app
 from serve_apps.auth import Authenticator
@@ -112,6 +113,7 @@ def build_deps(settings: Settings) -> GatewayDeps:
             provider=_provider_keys(),
         ),
         relay=relay,
+        alerts=load_section(AlertSettings),
     )
 
 

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ingest.alerts.model import Evidence, Severity
+from cluster.ids import new_id
+from ingest.alerts.model import Alert, Condition, Evidence, Handling, Severity, SourceKind, SuppressionKind
+from ingest.alerts.silence import Matcher, Silence
 from ingest.detector import Decision
 from ingest.episode import Change
 from ingest.payload import DeviceAlert, Reading
@@ -15,6 +17,27 @@ from realtime.hub_client import HubClient
 from realtime.publication import Draft, StreamPosition
 
 START_S = 1_700_000_000.0
+
+
+AN_ALERT = Alert(
+    id="A",
+    tenant="demo",
+    device_id="pump-1",
+    site="Hall 3",
+    fingerprint="f" * 16,
+    occurrence=1,
+    source_kind=SourceKind.DEVICE,
+    rule="valve_stuck",
+    severity=Severity.HIGH,
+    condition=Condition.FIRING,
+    handling=Handling.NEW,
+    title="Valve stuck",
+    text="",
+    starts_at=START_S,
+    last_seen_at=START_S,
+    version=1,
+    labels={"line": "4"},
+)
 
 
 class FakeClock:
@@ -112,6 +135,24 @@ def decision(change: Change, seq: int, *, ts: float = START_S, score: float = 9.
         "evidence": Evidence("temperature", ((ts - 1, 80.0, 1.0, None), (ts, 20.5, score, None)), 7.0, ts - 1, ts),
     }
     return Decision(**(values | changes))  # type: ignore[arg-type]
+
+
+def a_silence(*matchers: Matcher, lasts_s: float = 3600.0, **changes: object) -> Silence:
+    """Return a silence by ann; without matchers of everything on the site ``Hall 3``."""
+    values: dict[str, object] = {
+        "id": new_id(),
+        "kind": SuppressionKind.SILENCE,
+        "tenant": None,
+        "matchers": matchers or (Matcher("site", ("Hall 3",)),),
+        "starts_at": START_S,
+        "ends_at": START_S + lasts_s,
+        "comment": "rewiring",
+        "created_by": "ann",
+        "created_at": START_S,
+        "updated_by": "ann",
+        "updated_at": START_S,
+    }
+    return Silence(**(values | changes))  # type: ignore[arg-type]
 
 
 def readings(

@@ -16,6 +16,7 @@ from cluster.runs import LaneStatus, Run, RunRequest, RunState
 from cluster.settings import Settings
 from cluster.store import metadata, open_engine
 from ingest.alerts.engine import AlertEngine
+from ingest.alerts.settings import AlertSettings
 from serve_apps.app import create_app
 from serve_apps.auth import Authenticator, issue_signin_key, issue_token
 from serve_apps.deps import GatewayDeps
@@ -104,6 +105,7 @@ class ApiFloor:
             auth=Authenticator(SECRET, http_port=PORT, consume=self._consume),
             relay=SimpleNamespace(wake=self._wake),
             metrics=SimpleNamespace(render=self._metrics),
+            alerts=AlertSettings(),
         )
         self.app: FastAPI = create_app(cast(GatewayDeps, deps))
 

@@ -8,7 +8,7 @@ that is brought again changes nothing. Synchronous: call it off the event loop.
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from sqlalchemy import Connection, Engine, select, tuple_
 from sqlalchemy.exc import IntegrityError
@@ -16,9 +16,24 @@ from sqlalchemy.exc import IntegrityError
 from cluster.clock import Clock
 from cluster.ids import new_id
 from cluster.store import in_write, read_transaction
+from ingest.alerts import lifecycle
+from ingest.alerts.active_silences import ActiveSilences
+from ingest.alerts.flapping import flapped, with_change
 from ingest.alerts.ledger import CHUNK, Ledger
 from ingest.alerts.lifecycle import Sighting, cleared, is_by_another_model, is_over, raised, seen_again, went_stale
-from ingest.alerts.model import Alert, Condition, EventRef, Evidence, Handling, SourceKind
+from ingest.alerts.model import (
+    Action,
+    Alert,
+    Condition,
+    EventRef,
+    Evidence,
+    Handling,
+    SourceKind,
+    Suppression,
+    SuppressionKind,
+)
+from ingest.alerts.report import AlertReport
+from ingest.alerts.settings import AlertSettings
 from ingest.alerts.tables import alerts
 from ingest.detector import Decision
 from ingest.directory import DeviceEntry, devices
@@ -31,39 +46,10 @@ DETECTOR_RULE = "anomaly"
 MAX_ATTEMPTS = 4
 """Tries of a transaction whose alerts others change at the same time (PostgreSQL only: SQLite serialises writers)."""
 TITLE_CHARS = 256
+STATE_CHANGES = frozenset({Action.RAISED, Action.REOPENED, Action.CLEARED})
+"""What counts as flapping. A device's own alert is a moment and cannot flap; its repeats are counted."""
 
 Step = Callable[[Ledger, Connection], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlertSettings:
-    """When two reports are one problem."""
-
-    reopen_window_s: float = 600.0
-    """Seconds after its end (or a device's last report) in which a problem that comes back is the same occurrence."""
-
-    def __post_init__(self) -> None:
-        if self.reopen_window_s < 0:
-            raise ValueError(f"reopen_window_s must not be negative, got {self.reopen_window_s}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Report:
-    """One report of a source in the engine's own words."""
-
-    tenant: str
-    device_id: str
-    fingerprint: str
-    reading_key: str | None
-    sighting: Sighting
-    kind: SourceKind
-    rule: str
-    title: str
-    metric: str | None
-    labels: dict[str, str]
-    evidence: Evidence | None
-    change: Change
-    """A device's own alert always raises."""
 
 
 class AlertEngine:
@@ -103,6 +89,15 @@ class AlertEngine:
         """
         return self._write([_detector_report(decision) for decision in decisions], connection)
 
+    def report(self, reports: Sequence[AlertReport], connection: Connection | None = None) -> list[EventRef]:
+        """Write what any further source says: rules, other systems, the floor itself.
+
+        Args:
+            reports: in the order they were made; one whose reading key was written before changes nothing.
+            connection: as in ``raise_device_alerts``.
+        """
+        return self._write(reports, connection)
+
     def mark_stale(
         self,
         tenant: str,
@@ -135,32 +130,34 @@ class AlertEngine:
             if row.metric is not None
         }
 
-    def _write(self, reports: Sequence[_Report], connection: Connection | None) -> list[EventRef]:
+    def _write(self, reports: Sequence[AlertReport], connection: Connection | None) -> list[EventRef]:
         if not reports:
             return []
 
         return in_ledger(self._engine, connection, lambda ledger, joined: self._apply(ledger, joined, reports))
 
-    def _apply(self, ledger: Ledger, connection: Connection, reports: Sequence[_Report]) -> None:
+    def _apply(self, ledger: Ledger, connection: Connection, reports: Sequence[AlertReport]) -> None:
         known = ledger.known_reading_keys(report.reading_key for report in reports if report.reading_key)
         latest = ledger.latest(report.fingerprint for report in reports)
         owners = _owners(connection, {(report.tenant, report.device_id) for report in reports})
         now = self._clock.time_s()
+        silences = ActiveSilences(connection, now)
         for report in reports:
             if report.reading_key in known:
                 continue
             if report.reading_key is not None:
                 known.add(report.reading_key)
-            after = self._apply_one(ledger, report, latest.get(report.fingerprint), owners, now)
+            after = self._apply_one(ledger, report, latest.get(report.fingerprint), owners, silences, now)
             if after is not None:
                 latest[report.fingerprint] = after
 
     def _apply_one(
         self,
         ledger: Ledger,
-        report: _Report,
+        report: AlertReport,
         alert: Alert | None,
         owners: dict[tuple[str, str], DeviceEntry],
+        silences: ActiveSilences,
         now: float,
     ) -> Alert | None:
         sighting = report.sighting
@@ -171,20 +168,16 @@ class AlertEngine:
             and not is_over(alert, sighting.at, self._settings.reopen_window_s)
             and not is_by_another_model(alert, sighting)
         ):
-            change = seen_again(alert, sighting)
-            evidence = _evidence_of(report, change.after)
-            return ledger.add(change, recorded_at=now, reading_key=report.reading_key, evidence=evidence)
+            return self._add(ledger, report, seen_again(alert, sighting, now), now)
         if alert is not None and alert.condition is not Condition.CLEARED:
             reason = f"not repeated for {self._settings.reopen_window_s:g} s"
             ended = cleared(alert, alert.last_seen_at, "watchfloor", reason)
             if ended is not None and alert.handling is not Handling.CLOSED:
                 ledger.add(ended, recorded_at=now)
-        begun = _begin(report, alert, owners)
-        return ledger.add(
-            raised(begun, sighting), recorded_at=now, reading_key=report.reading_key, evidence=report.evidence
-        )
+        begun = silences.applied_to(_begin(report, alert, owners, now))
+        return self._add(ledger, report, raised(begun, sighting), now)
 
-    def _continue(self, ledger: Ledger, report: _Report, alert: Alert | None, now: float) -> Alert | None:
+    def _continue(self, ledger: Ledger, report: AlertReport, alert: Alert | None, now: float) -> Alert | None:
         """Apply an update or a clear; without its alert, or after people closed it, an update has no effect."""
         if alert is None:
             return None
@@ -193,11 +186,19 @@ class AlertEngine:
         elif alert.handling is Handling.CLOSED:
             change = None
         else:
-            change = seen_again(alert, report.sighting)
-        if change is None:
-            return None
-        evidence = _evidence_of(report, change.after)
-        return ledger.add(change, recorded_at=now, reading_key=report.reading_key, evidence=evidence)
+            change = seen_again(alert, report.sighting, now)
+        return None if change is None else self._add(ledger, report, change, now)
+
+    def _add(self, ledger: Ledger, report: AlertReport, change: lifecycle.Change, now: float) -> Alert:
+        """Take a change in, and what it says about flapping."""
+        changes_state = change.action in STATE_CHANGES and report.kind is not SourceKind.DEVICE
+        if changes_state:
+            flaps = with_change(change.after.flaps, now, self._settings)
+            change = replace(change, after=replace(change.after, flaps=flaps))
+        evidence = report.evidence if change.before is None else _evidence_of(report, change.after)
+        after = ledger.add(change, recorded_at=now, reading_key=report.reading_key, evidence=evidence)
+        flapping = flapped(after, now, self._settings) if changes_state else None
+        return after if flapping is None else ledger.add(flapping, recorded_at=now)
 
 
 def in_ledger(engine: Engine, connection: Connection | None, step: Step) -> list[EventRef]:
@@ -230,7 +231,7 @@ def fingerprint(tenant: str, kind: SourceKind, rule: str, device_id: str, metric
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _evidence_of(report: _Report, alert: Alert) -> Evidence | None:
+def _evidence_of(report: AlertReport, alert: Alert) -> Evidence | None:
     """Return the report's evidence if the reading that the alert shows is in it; None keeps what the alert has.
 
     A later, smaller episode of the same occurrence must not leave figures beside a chart they are not in.
@@ -240,7 +241,7 @@ def _evidence_of(report: _Report, alert: Alert) -> Evidence | None:
     return report.evidence
 
 
-def _device_report(alert: DeviceAlert) -> _Report:
+def _device_report(alert: DeviceAlert) -> AlertReport:
     key = None if alert.seq is None else f"alert:{alert.tenant}/{alert.device}:{alert.boot_id}/{alert.seq}"
     sighting = Sighting(
         at=alert.ts,
@@ -251,7 +252,7 @@ def _device_report(alert: DeviceAlert) -> _Report:
         threshold=alert.threshold,
         recorded_at=alert.recorded_at,
     )
-    return _Report(
+    return AlertReport(
         tenant=alert.tenant,
         device_id=alert.device,
         fingerprint=fingerprint(alert.tenant, SourceKind.DEVICE, alert.alert_type, alert.device, alert.metric),
@@ -267,7 +268,7 @@ def _device_report(alert: DeviceAlert) -> _Report:
     )
 
 
-def _detector_report(decision: Decision) -> _Report:
+def _detector_report(decision: Decision) -> AlertReport:
     key = decision.key
     sighting = Sighting(
         at=decision.ts,
@@ -281,7 +282,7 @@ def _detector_report(decision: Decision) -> _Report:
         model_version=decision.model_version,
         recorded_at=decision.recorded_at,
     )
-    return _Report(
+    return AlertReport(
         tenant=key.tenant,
         device_id=key.device,
         fingerprint=fingerprint(key.tenant, SourceKind.MODEL, DETECTOR_RULE, key.device, key.metric),
@@ -297,7 +298,7 @@ def _detector_report(decision: Decision) -> _Report:
     )
 
 
-def _begin(report: _Report, last: Alert | None, owners: dict[tuple[str, str], DeviceEntry]) -> Alert:
+def _begin(report: AlertReport, last: Alert | None, owners: dict[tuple[str, str], DeviceEntry], now: float) -> Alert:
     sighting = report.sighting
     owner = owners.get((report.tenant, report.device_id))
     return Alert(
@@ -322,12 +323,20 @@ def _begin(report: _Report, last: Alert | None, owners: dict[tuple[str, str], De
         title=report.title,
         text=sighting.text,
         value=sighting.value,
-        labels=report.labels,
+        labels=dict(report.labels),
         starts_at=sighting.at,
         last_seen_at=sighting.at,
         recorded_at=sighting.recorded_at,
+        waiting_since=now,
+        # That a problem flaps outlives its occurrences.
+        flaps=() if last is None else last.flaps,
+        suppressed_by=() if last is None else _flapping(last),
         version=1,
     )
+
+
+def _flapping(last: Alert) -> tuple[Suppression, ...]:
+    return tuple(one for one in last.suppressed_by if one.kind is SuppressionKind.FLAPPING)
 
 
 def _owners(connection: Connection, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], DeviceEntry]:

@@ -9,9 +9,10 @@ with ``AlertConflictError`` or an integrity error, and the caller starts over.
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, select, update
 
 from cluster.ids import new_id
 from ingest.alerts.lifecycle import Change, status
@@ -25,6 +26,8 @@ from ingest.alerts.model import (
     Handling,
     Severity,
     SourceKind,
+    Suppression,
+    SuppressionKind,
     Verdict,
 )
 from ingest.alerts.tables import alert_events, alerts
@@ -35,6 +38,8 @@ CHUNK = 500
 
 ALERT_FIELDS = tuple(field.name for field in fields(Alert))
 EVENT_FIELDS = tuple(field.name for field in fields(AlertEvent))
+DERIVED_COLUMNS = ("severity_rank", "is_suppressed")
+_values = attrgetter(*ALERT_FIELDS)
 ALERT_COLUMNS = tuple(alerts.c[name] for name in ALERT_FIELDS)
 EVENT_COLUMNS = tuple(alert_events.c[name] for name in EVENT_FIELDS)
 
@@ -73,6 +78,11 @@ class Ledger:
             for alert in self._remember(rows):
                 found[alert.fingerprint] = alert
         return found
+
+    def where(self, *conditions: ColumnElement[bool], limit: int | None = None) -> list[Alert]:
+        """Load the alerts that meet all conditions, oldest first."""
+        query = select(*ALERT_COLUMNS).where(*conditions).order_by(alerts.c.id).limit(limit)
+        return self._remember(self._connection.execute(query))
 
     def firing_of(self, tenant: str, device_id: str, metric: str | None = None) -> list[Alert]:
         """Load the firing alerts of a device, or of one of its metrics."""
@@ -162,10 +172,12 @@ class Ledger:
         """Write what differs; alerts that changed in the same columns share one statement."""
         alike: dict[tuple[str, ...], list[str]] = {}
         for alert_id in alert_ids:
-            before, after = self._stored[alert_id], self._current[alert_id]
-            columns = tuple(name for name in ALERT_FIELDS if getattr(before, name) != getattr(after, name))
+            pairs = zip(ALERT_FIELDS, _values(self._stored[alert_id]), _values(self._current[alert_id]), strict=True)
+            columns = tuple(name for name, before, after in pairs if before is not after and before != after)
             if "severity" in columns:
                 columns += ("severity_rank",)
+            if "suppressed_by" in columns:
+                columns += ("is_suppressed",)
             if alert_id in self._evidence:
                 columns += ("evidence",)
             alike.setdefault(columns, []).append(alert_id)
@@ -184,7 +196,7 @@ class Ledger:
                 raise AlertConflictError(1)
 
     def _row(self, alert_id: str) -> dict[str, Any]:
-        return {name: self._value(alert_id, name) for name in (*ALERT_FIELDS, "severity_rank", "evidence")}
+        return {name: self._value(alert_id, name) for name in (*ALERT_FIELDS, *DERIVED_COLUMNS, "evidence")}
 
     def _value(self, alert_id: str, column: str) -> Any:
         alert = self._current[alert_id]
@@ -194,6 +206,8 @@ class Ledger:
             evidence = self._evidence.get(alert_id)
             return None if evidence is None else evidence.to_json()
         value = getattr(alert, column)
+        if isinstance(value, tuple):
+            return [_stored(one) if isinstance(one, Suppression) else one for one in value] or None
         # Enums as their text: drivers other than sqlite3 refuse str subclasses.
         return value.value if isinstance(value, StrEnum) else value
 
@@ -221,6 +235,8 @@ def alert_from_row(row: Row[Any]) -> Alert:
     values["condition"] = Condition(values["condition"])
     values["handling"] = Handling(values["handling"])
     values["verdict"] = None if values["verdict"] is None else Verdict(values["verdict"])
+    values["suppressed_by"] = tuple(_suppression(one) for one in values["suppressed_by"] or ())
+    values["flaps"] = tuple(values["flaps"] or ())
     return Alert(**values)
 
 
@@ -229,6 +245,14 @@ def event_from_row(row: Row[Any]) -> AlertEvent:
     values = dict(zip(EVENT_FIELDS, row, strict=True))
     values["action"] = Action(values["action"])
     return AlertEvent(**values)
+
+
+def _stored(one: Suppression) -> dict[str, Any]:
+    return {"kind": one.kind.value, "ref": one.ref, "reason": one.reason, "by": one.by, "until": one.until}
+
+
+def _suppression(stored: dict[str, Any]) -> Suppression:
+    return Suppression(**(stored | {"kind": SuppressionKind(stored["kind"])}))
 
 
 def _chunks(values: list[str]) -> Iterable[list[str]]:

@@ -1,8 +1,8 @@
 """What an alert is: its axes, its row, its history, and its JSON form.
 
-Condition (what the source says), handling (what people did) and verdict (what people
-think) are separate: an alert can be cleared and still unseen. One function makes the
-JSON, so the API and every message show the same object. Times are seconds since the
+Condition (what the source says), handling (what people did), suppression (why nobody is
+told) and verdict (what people think) are separate: an alert can be cleared and still
+unseen. One function makes the JSON, so the API and every message show the same object. Times are seconds since the
 Unix epoch here and ISO-8601 UTC in JSON.
 """
 
@@ -30,6 +30,14 @@ class Handling(StrEnum):
     NEW = "new"
     ACKED = "acked"
     CLOSED = "closed"
+
+
+class SuppressionKind(StrEnum):
+    """Why nobody is told of an alert, although it is stored and counted."""
+
+    SILENCE = "silence"
+    MAINTENANCE = "maintenance"
+    FLAPPING = "flapping"
 
 
 class Verdict(StrEnum):
@@ -73,6 +81,13 @@ class Action(StrEnum):
     CLOSED = "closed"
     VERDICT_GIVEN = "verdict_given"
     NOTED = "noted"
+    ACK_EXPIRED = "ack_expired"
+    ESCALATED_TO = "escalated_to"
+    """Nobody acknowledged in time, so somebody else is told; ``escalated`` is the severity's."""
+    SUPPRESSED = "suppressed"
+    UNSUPPRESSED = "unsuppressed"
+    FLAPPING_STARTED = "flapping_started"
+    FLAPPING_STOPPED = "flapping_stopped"
 
 
 class SourceKind(StrEnum):
@@ -80,6 +95,11 @@ class SourceKind(StrEnum):
 
     DEVICE = "device"
     MODEL = "model"
+    RULE = "rule"
+    EXTERNAL = "external"
+    """Another system, over the API."""
+    HEARTBEAT = "heartbeat"
+    """Nobody reported in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +124,19 @@ class Evidence:
             "window_start": self.window_start,
             "window_end": self.window_end,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """One reason for which nobody is told of an alert."""
+
+    kind: SuppressionKind
+    ref: str
+    """Id of the silence; for flapping the fingerprint."""
+    reason: str
+    by: str
+    until: float | None = None
+    """None: nobody knows yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +184,26 @@ class Alert:
     verdict_at: float | None = None
     recorded_at: str | None = None
     """Original time of the reading, where it was replayed from a recording."""
+    suppressed_by: tuple[Suppression, ...] = ()
+    """Every reason for which nobody is told; empty: people are."""
+    flaps: tuple[float, ...] = ()
+    """Times of the problem's last changes between firing and cleared, occurrences before this one included."""
+    ack_expires_at: float | None = None
+    """When the acknowledgement ends by itself; None: with the occurrence."""
+    waiting_since: float | None = None
+    """Since when it waits for a person; what escalation counts from."""
+    escalation_level: int = 0
+    """Steps of the escalation policy taken since then."""
+    escalated_to: str | None = None
+    """Who was told last because nobody acknowledged."""
+
+    @property
+    def is_suppressed(self) -> bool:
+        return bool(self.suppressed_by)
+
+    @property
+    def is_flapping(self) -> bool:
+        return any(one.kind is SuppressionKind.FLAPPING for one in self.suppressed_by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,8 +274,17 @@ def alert_to_json(alert: Alert) -> JsonObject:
         "closed_by": alert.closed_by,
         "closed_at": iso(alert.closed_at),
         "recorded_at": alert.recorded_at,
+        "suppressed_by": [suppression_to_json(one) for one in alert.suppressed_by],
+        "ack_expires_at": iso(alert.ack_expires_at),
+        "escalation_level": alert.escalation_level,
+        "escalated_to": alert.escalated_to,
         "version": alert.version,
     }
+
+
+def suppression_to_json(one: Suppression) -> JsonObject:
+    """Return a reason of an alert's suppression as the API and every message show it."""
+    return {"kind": one.kind.value, "ref": one.ref, "reason": one.reason, "by": one.by, "until": iso(one.until)}
 
 
 def event_to_json(event: AlertEvent) -> JsonObject:

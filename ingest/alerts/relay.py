@@ -9,15 +9,16 @@ make a second publication of it disappear.
 import logging
 import threading
 import time
+from collections import Counter
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Connection, Engine, select, update
 
 from cluster.clock import Clock, SystemClock
 from cluster.metrics import websocket_broadcast_duration, websocket_broadcast_failure, websocket_broadcast_success
 from cluster.store import in_write, read_transaction
-from ingest.alerts.ledger import ALERT_COLUMNS, EVENT_COLUMNS, alert_from_row, event_from_row
-from ingest.alerts.messages import drafts_of
-from ingest.alerts.model import Alert, AlertEvent
+from ingest.alerts.ledger import ALERT_COLUMNS, CHUNK, EVENT_COLUMNS, alert_from_row, event_from_row
+from ingest.alerts.messages import batch_drafts, drafts_of
+from ingest.alerts.model import Action, Alert, AlertEvent
 from ingest.alerts.tables import alert_events, alerts
 from realtime.channels import kind_of
 from realtime.errors import InvalidMessageError, RealtimeError
@@ -33,6 +34,11 @@ SWEEP_GRACE_S = 1.0
 PUBLISH_TIMEOUT_S = 5.0
 BATCH = 100
 """Events of one call of the hub; each has two to four messages."""
+BULK = 10
+"""An action on so many alerts or more is told by one message for each audience."""
+
+Told = list[tuple[AlertEvent, Alert]]
+BulkKey = tuple[str, Action]
 
 
 class Relay:
@@ -95,11 +101,22 @@ class Relay:
             HubUnavailableError: not confirmed; the rest stays pending.
         """
         pending = self._pending(limit, min_age_s)
-        for start in range(0, len(pending), BATCH):
-            self._publish(pending[start : start + BATCH])
+        sizes = Counter(_bulk_key(event) for event, _ in pending)
+        single: Told = []
+        bulks: set[BulkKey] = set()
+        for event, alert in pending:
+            key = _bulk_key(event)
+            if key is None or sizes[key] < BULK:
+                single.append((event, alert))
+            elif key not in bulks:
+                bulks.add(key)
+                self._publish_all(single)
+                single = []
+                self._publish_bulk(key)
+        self._publish_all(single)
         return len(pending)
 
-    def _pending(self, limit: int, min_age_s: float) -> list[tuple[AlertEvent, Alert]]:
+    def _pending(self, limit: int, min_age_s: float) -> Told:
         query = (
             select(alert_events.c.id, alert_events.c.alert_id)
             .where(alert_events.c.broadcast_at.is_(None))
@@ -120,7 +137,29 @@ class Relay:
             of_id = {row.id: alert_from_row(row) for row in alert_rows}
         return [(event, of_id[event.alert_id]) for event in sorted(events, key=lambda event: event.id)]
 
-    def _publish(self, batch: list[tuple[AlertEvent, Alert]]) -> None:
+    def _publish_all(self, pending: Told) -> None:
+        for start in range(0, len(pending), BATCH):
+            self._publish(pending[start : start + BATCH])
+
+    def _publish_bulk(self, key: BulkKey) -> None:
+        """Publish all that is pending of one request, in one call of the hub."""
+        request_id, action = key
+        of_request = (
+            alert_events.c.request_id == request_id,
+            alert_events.c.action == action.value,
+            alert_events.c.broadcast_at.is_(None),
+        )
+        with read_transaction(self._engine) as connection:
+            query = select(*EVENT_COLUMNS).where(*of_request).order_by(alert_events.c.id)
+            events = [event_from_row(row) for row in connection.execute(query)]
+            changed = (
+                select(*ALERT_COLUMNS).join(alert_events, alert_events.c.alert_id == alerts.c.id).where(*of_request)
+            )
+            of_id = {row.id: alert_from_row(row) for row in connection.execute(changed)}
+        told = [(event, of_id[event.alert_id]) for event in events]
+        self._send(batch_drafts(told, self._clock), [event.id for event in events])
+
+    def _publish(self, batch: Told) -> None:
         drafts: list[Draft] = []
         for event, alert in batch:
             try:
@@ -129,6 +168,9 @@ class Relay:
                 # It can never be published, so it is marked with the others instead of blocking them.
                 logger.error("event %s of alert %s cannot be told: %s", event.id, alert.id, error)  # noqa: TRY400
                 websocket_broadcast_failure.labels(kind="noc", reason="invalid").inc()
+        self._send(drafts, [event.id for event, _ in batch])
+
+    def _send(self, drafts: list[Draft], event_ids: list[str]) -> None:
         started_s = time.perf_counter()
         try:
             self._hub.publish_sync(drafts, timeout_s=PUBLISH_TIMEOUT_S)
@@ -137,19 +179,25 @@ class Relay:
                 websocket_broadcast_failure.labels(kind=kind_of(draft.channel).value, reason="hub_unavailable").inc()
             raise
         elapsed_s = time.perf_counter() - started_s
-        self._mark([event.id for event, _ in batch])
+        self._mark(event_ids)
         for draft in drafts:
             kind = kind_of(draft.channel).value
             websocket_broadcast_success.labels(kind=kind, priority=draft.priority.value).inc()
             websocket_broadcast_duration.labels(kind=kind).observe(elapsed_s)
 
     def _mark(self, event_ids: list[str]) -> None:
-        told = (
-            update(alert_events)
-            .where(alert_events.c.id.in_(event_ids), alert_events.c.broadcast_at.is_(None))
-            .values(broadcast_at=self._clock.time_s())
-        )
-        in_write(self._engine, lambda connection: connection.execute(told))
+        now = self._clock.time_s()
+
+        def told(connection: Connection) -> None:
+            for start in range(0, len(event_ids), CHUNK):
+                part = event_ids[start : start + CHUNK]
+                connection.execute(
+                    update(alert_events)
+                    .where(alert_events.c.id.in_(part), alert_events.c.broadcast_at.is_(None))
+                    .values(broadcast_at=now)
+                )
+
+        in_write(self._engine, told)
 
     def _note_success(self) -> None:
         if self._is_failing:
@@ -160,3 +208,7 @@ class Relay:
         if not self._is_failing:
             self._is_failing = True
             logger.warning("alert events wait in the table: %s", error, exc_info=not isinstance(error, RealtimeError))
+
+
+def _bulk_key(event: AlertEvent) -> BulkKey | None:
+    return None if event.request_id is None else (event.request_id, event.action)

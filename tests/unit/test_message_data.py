@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes_alerts import START_S, FakeHub, decision, device_alert
+from fakes_alerts import START_S, FakeHub, a_silence, decision, device_alert
 from fakes_alerts import FakeClock as AlertClock
 from fakes_realtime import ScriptedTransport
 from sqlalchemy import insert
@@ -16,6 +16,8 @@ from cluster.runs import RunOrigin, RunState, run_to_json
 from cluster.store import metadata, open_engine, write_transaction
 from ingest.alerts.engine import AlertEngine
 from ingest.alerts.relay import Relay
+from ingest.alerts.silence_relay import SilenceRelay
+from ingest.alerts.silence_store import SilenceStore
 from ingest.alerts.store import AlertStore
 from ingest.directory import devices
 from ingest.episode import Change
@@ -43,6 +45,8 @@ FIELDS = {
     "tenant_alert": ANNOUNCED,
     "ml_training_complete": f"{MODEL} accuracy accuracy_kind metrics",
     "alert_update": "action actor alert alert_id at event_id",
+    "alerts_changed": "action actor at changes count is_announced reason request_id",
+    "silence_update": "silence",
     "run_update": (
         "arguments created_at dataset_id ended_at hard_limit_s id lane message model_type origin priority progress "
         "reason request_id resources result soft_limit_s started_at state stopping submission_id task tenant user_id "
@@ -55,9 +59,9 @@ FIELDS = {
     "model_update": f"{MODEL} alias metrics revision",
 }
 ALERT = (
-    "acked_at acked_by cleared_at client_id closed_at closed_by condition count device_id fingerprint handling id "
-    "labels last_seen_at metric occurrence recorded_at severity site source starts_at tenant text title value verdict "
-    "verdict_by version"
+    "ack_expires_at acked_at acked_by cleared_at client_id closed_at closed_by condition count device_id escalated_to "
+    "escalation_level fingerprint handling id labels last_seen_at metric occurrence recorded_at severity site source "
+    "starts_at suppressed_by tenant text title value verdict verdict_by version"
 )
 SOURCE = "kind model model_version rule score threshold"
 
@@ -133,7 +137,11 @@ def alerts_happen(folder: Path) -> FakeHub:
     alerts.raise_device_alerts([device_alert(1), device_alert(2, alert_type="fire", severity="critical")])
     (ref,) = alerts.raise_detector_alerts([decision(Change.RAISE, 1, ts=START_S)])
     AlertStore(engine, clock).act([ref.alert_id], "acknowledge", "ann", "r1")
+    many = alerts.raise_device_alerts([device_alert(n, device=f"door-{n}") for n in range(10, 20)])
+    AlertStore(engine, clock).act([one.alert_id for one in many], "acknowledge", "ann", "r2")
+    SilenceStore(engine, clock).create(a_silence())
     Relay(engine, hub, clock).publish_pending()
+    SilenceRelay(engine, hub, clock).publish_pending()
     return hub
 
 
