@@ -102,6 +102,8 @@ CLI: Mapping[str, Role | Access] = {
     "simulate": Access.DATA_FOLDER,
     "token": Access.DATA_FOLDER,
     "env": Access.DATA_FOLDER,
+    "rules check": Access.DATA_FOLDER,
+    "rules try": Access.DATA_FOLDER,
     # Over HTTP, by the route of the same name.
     "status": Role.VIEWER,
     "lanes": Role.VIEWER,
