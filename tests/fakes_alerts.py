@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cluster.ids import new_id
-from ingest.alerts.model import Evidence, Severity, SuppressionKind
+from ingest.alerts.model import Alert, Condition, Evidence, Handling, Severity, SourceKind, SuppressionKind
 from ingest.alerts.silence import Matcher, Silence
 from ingest.detector import Decision
 from ingest.episode import Change
@@ -17,6 +17,27 @@ from realtime.hub_client import HubClient
 from realtime.publication import Draft, StreamPosition
 
 START_S = 1_700_000_000.0
+
+
+AN_ALERT = Alert(
+    id="A",
+    tenant="demo",
+    device_id="pump-1",
+    site="Hall 3",
+    fingerprint="f" * 16,
+    occurrence=1,
+    source_kind=SourceKind.DEVICE,
+    rule="valve_stuck",
+    severity=Severity.HIGH,
+    condition=Condition.FIRING,
+    handling=Handling.NEW,
+    title="Valve stuck",
+    text="",
+    starts_at=START_S,
+    last_seen_at=START_S,
+    version=1,
+    labels={"line": "4"},
+)
 
 
 class FakeClock:

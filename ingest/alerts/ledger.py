@@ -7,8 +7,9 @@ with ``AlertConflictError`` or an integrity error, and the caller starts over.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, select, update
@@ -38,6 +39,7 @@ CHUNK = 500
 ALERT_FIELDS = tuple(field.name for field in fields(Alert))
 EVENT_FIELDS = tuple(field.name for field in fields(AlertEvent))
 DERIVED_COLUMNS = ("severity_rank", "is_suppressed")
+_values = attrgetter(*ALERT_FIELDS)
 ALERT_COLUMNS = tuple(alerts.c[name] for name in ALERT_FIELDS)
 EVENT_COLUMNS = tuple(alert_events.c[name] for name in EVENT_FIELDS)
 
@@ -170,8 +172,8 @@ class Ledger:
         """Write what differs; alerts that changed in the same columns share one statement."""
         alike: dict[tuple[str, ...], list[str]] = {}
         for alert_id in alert_ids:
-            before, after = self._stored[alert_id], self._current[alert_id]
-            columns = tuple(name for name in ALERT_FIELDS if getattr(before, name) != getattr(after, name))
+            pairs = zip(ALERT_FIELDS, _values(self._stored[alert_id]), _values(self._current[alert_id]), strict=True)
+            columns = tuple(name for name, before, after in pairs if before is not after and before != after)
             if "severity" in columns:
                 columns += ("severity_rank",)
             if "suppressed_by" in columns:
@@ -205,7 +207,7 @@ class Ledger:
             return None if evidence is None else evidence.to_json()
         value = getattr(alert, column)
         if isinstance(value, tuple):
-            return [asdict(one) if isinstance(one, Suppression) else one for one in value] or None
+            return [_stored(one) if isinstance(one, Suppression) else one for one in value] or None
         # Enums as their text: drivers other than sqlite3 refuse str subclasses.
         return value.value if isinstance(value, StrEnum) else value
 
@@ -243,6 +245,10 @@ def event_from_row(row: Row[Any]) -> AlertEvent:
     values = dict(zip(EVENT_FIELDS, row, strict=True))
     values["action"] = Action(values["action"])
     return AlertEvent(**values)
+
+
+def _stored(one: Suppression) -> dict[str, Any]:
+    return {"kind": one.kind.value, "ref": one.ref, "reason": one.reason, "by": one.by, "until": one.until}
 
 
 def _suppression(stored: dict[str, Any]) -> Suppression:

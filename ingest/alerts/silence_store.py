@@ -28,7 +28,7 @@ from ingest.alerts.tables import alerts, silences
 from ingest.errors import SilenceNotFoundError, VersionConflictError
 
 MAX_PAGE = 500
-CHUNK = 5000
+CHUNK = 10_000
 """Alerts changed in one transaction."""
 
 State = Literal["active", "pending", "expired"]

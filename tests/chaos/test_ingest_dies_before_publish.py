@@ -22,6 +22,7 @@ from cluster.run_queue_client import RunQueueClient
 from cluster.settings import Settings
 from cluster.store import read_transaction
 from ingest.alerts.relay import Relay
+from ingest.alerts.settings import AlertSettings
 from ingest.alerts.tables import alert_events, alerts
 from ingest.directory import DeviceDirectory, DeviceEntry
 from ingest.topics import TopicClass
@@ -101,6 +102,7 @@ def gateway(settings: Settings, hub: HubClient, tmp_path: Path) -> Iterator[str]
         metrics=MetricsClient(),
         auth=Authenticator(SECRET, http_port=port, consume=UsedLinks(client).consume),
         relay=Relay(engine, hub),
+        alerts=AlertSettings(),
     )
     server = uvicorn.Server(uvicorn.Config(create_app(deps), host=LOOPBACK, port=port, log_level="error"))
     thread = threading.Thread(target=server.run, name="gateway")

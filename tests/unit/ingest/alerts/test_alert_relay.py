@@ -2,12 +2,16 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine, insert, select, update
 
+from cluster.ids import new_id
 from cluster.store import write_transaction
 from ingest.alerts.engine import AlertEngine
+from ingest.alerts.messages import batch_drafts
+from ingest.alerts.model import Action, AlertEvent
 from ingest.alerts.relay import Relay
 from ingest.alerts.store import AlertQuery, AlertStore
 from ingest.alerts.tables import alert_events, alerts
@@ -15,7 +19,7 @@ from ingest.directory import devices
 from ingest.episode import Change
 from realtime.errors import HubUnavailableError
 from realtime.publication import Priority
-from tests.fakes_alerts import FakeClock, FakeHub, decision, device_alert
+from tests.fakes_alerts import AN_ALERT, FakeClock, FakeHub, decision, device_alert
 
 
 @pytest.fixture
@@ -176,3 +180,50 @@ def test_the_thread_publishes_what_was_committed_and_ends(
 
     assert store.list(AlertQuery()).items[0].id == json.loads(hub.on("noc:all")[0].data)["data"]["alert_id"]
     assert pending(sql) == 0
+
+
+def test_one_action_on_many_alerts_is_one_message_for_each_audience(
+    alert_engine: AlertEngine, store: AlertStore, relay: Relay, hub: FakeHub
+) -> None:
+    """It names all of them, what they are now and at which version; a lost confirmation repeats nothing."""
+    many = [device_alert(number, device=f"door-{number}") for number in range(60)]
+    ids = [ref.alert_id for ref in alert_engine.raise_device_alerts(many)]
+    store.act(ids[:30], "note", "ann", "request-0", note="first")
+    while relay.publish_pending():
+        pass
+    hub.published.clear()
+    store.act(ids, "acknowledge", "ann", "request-1", ack_s=0)
+    hub.confirms = False
+    with pytest.raises(HubUnavailableError):
+        relay.publish_pending()
+    hub.confirms = True
+    while relay.publish_pending():
+        pass
+
+    (draft,) = hub.on("noc:all")
+    assert len(hub.on("tenant:demo")) == 1
+    message = json.loads(draft.data)
+    changes = {change["version"]: change for change in message["data"]["changes"]}
+    assert (message["type"], message["data"]["action"], message["data"]["count"]) == (
+        "alerts_changed",
+        "acknowledged",
+        60,
+    )
+    assert changes[2]["ids"] == "".join(one[-10:] for one in ids[30:])
+    assert changes[3]["ids"] == "".join(one[-10:] for one in ids[:30])
+    assert changes[2]["set"] | {"acked_at": None} == {
+        "handling": "acked", "acked_by": "ann", "acked_at": None, "ack_expires_at": None, "closed_by": None,
+        "closed_at": None, "verdict": None, "verdict_by": None, "suppressed_by": [], "escalation_level": 0,
+        "escalated_to": None,
+    }  # fmt: skip
+
+
+def test_five_thousand_alerts_fit_into_one_message() -> None:
+    """Also with ten versions among them."""
+    alerts = [replace(AN_ALERT, id=new_id(), version=number % 10) for number in range(5000)]
+    event = AlertEvent(
+        id=new_id(), alert_id="A", seq=2, at=0.0, actor="ann", action=Action.ACKNOWLEDGED, from_=None, to="firing/acked"
+    )
+    drafts = batch_drafts([(event, alert) for alert in alerts], FakeClock())
+
+    assert sorted(draft.channel for draft in drafts) == ["noc:all", "tenant:demo"]

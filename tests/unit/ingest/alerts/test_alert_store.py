@@ -4,13 +4,16 @@ import logging
 import time
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
+from sqlalchemy.exc import IntegrityError
 
 from cluster.metrics import REGISTRY
+from cluster.store import write_transaction
 from ingest.alerts.engine import AlertEngine
 from ingest.alerts.model import Condition, Handling, Severity, Verdict
 from ingest.alerts.store import AlertQuery, AlertStore
-from ingest.errors import AlertNotFoundError
+from ingest.alerts.tables import alert_events
+from ingest.errors import AlertNotFoundError, VersionConflictError
 from tests.fakes_alerts import START_S, device_alert
 
 logger = logging.getLogger(__name__)
@@ -187,3 +190,54 @@ def test_ten_thousand_alerts(sql: Engine, alert_engine: AlertEngine, store: Aler
         f"\nraise 10,000: {10_000 / raised_s:,.0f}/s; acknowledge 5,000: {acted_s:.2f} s; "
         f"list the worst 100: p50 {sorted(listed_s)[15] * 1e3:.1f} ms, max {max(listed_s) * 1e3:.1f} ms"
     )
+
+
+def test_an_action_on_another_version_changes_nothing(alert_engine: AlertEngine, store: AlertStore) -> None:
+    """All or none; the error says which differ."""
+    ids = raise_many(alert_engine, 3)
+    store.act([ids[1]], "note", "bob", "request-1", note="mine")
+    with pytest.raises(VersionConflictError) as refused:
+        store.act(ids, "close", "ann", "request-2", if_version=dict.fromkeys(ids, 1))
+
+    assert refused.value.actual == {ids[1]: 2}
+    assert {alert.handling for alert in store.of_ids(ids)} == {Handling.NEW}
+    assert store.act(ids, "close", "ann", "request-3", if_version={ids[1]: 2})[0].handling is Handling.CLOSED
+
+
+def test_an_action_by_filter_is_for_all_that_meet_it_once(alert_engine: AlertEngine, store: AlertStore) -> None:
+    """Repeated, it answers with what it changed, although that no longer meets the filter."""
+    raise_many(alert_engine, 10)
+    query = AlertQuery(handling=Handling.NEW, severities=(Severity.CRITICAL,), limit=1)
+    first = store.act(query, "acknowledge", "ann", "request-1")
+    again = store.act(query, "acknowledge", "ann", "request-1")
+
+    assert len(first) > 1
+    assert sorted(alert.id for alert in again) == sorted(alert.id for alert in first)
+    assert {alert.version for alert in again} == {2}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        pytest.param("DOOR-3", 1, id="device-any-case"),
+        pytest.param("forced door-4", 1, id="all-words"),
+        pytest.param("forced 100%", 0, id="no-wildcard"),
+        pytest.param("forced_open", 0, id="no-wildcard-for-one-sign"),
+        pytest.param("", 10, id="nothing"),
+    ],
+)
+def test_a_search(alert_engine: AlertEngine, store: AlertStore, text: str, found: int) -> None:
+    """Words in title, text, device, rule, site or metric."""
+    reports = [device_alert(number, device=f"door-{number}") for number in range(10)]
+    alert_engine.raise_device_alerts(reports)
+
+    assert len(store.list(AlertQuery(text=text)).items) == found
+
+
+def test_the_history_cannot_be_rewritten(sql: Engine, alert_engine: AlertEngine) -> None:
+    """Not even by hand: the database refuses, except for the mark that it was told."""
+    raise_many(alert_engine, 1)
+    with pytest.raises(IntegrityError, match="append-only"), write_transaction(sql) as connection:
+        connection.execute(update(alert_events).values(actor="nobody"))
+    with write_transaction(sql) as connection:
+        assert connection.execute(update(alert_events).values(broadcast_at=1.0)).rowcount == 1
