@@ -119,6 +119,20 @@ class Detector:
             if not episode.is_firing:
                 episode.is_firing, episode.started_ts, episode.peak, episode.exceeding = True, started_ts, peak, 1
 
+    def recent(self, key: SeriesKey, until: float) -> Evidence | None:
+        """Return a series' readings up to ``until`` as evidence of somebody else's judgement; None: none are kept."""
+        state = self._series.get(key)
+        if state is None:
+            return None
+        window = state.series.window
+        last = int(np.searchsorted(window.column("ts"), until, side="right"))
+        first = max(0, last - self._settings.evidence_before)
+        columns = (window.column(name)[first:last].tolist() for name in ("ts", "value", "recorded_s"))
+        points = tuple(
+            (ts, value, None, None if math.isnan(at) else iso(at)) for ts, value, at in zip(*columns, strict=True)
+        )
+        return Evidence(key.metric, points, None, points[0][0], points[-1][0]) if points else None
+
     def take_lost(self) -> list[SeriesKey]:
         """Return, once, the series that left the bounded store while their alert was firing."""
         return [state.series.key for state in self._series.take_evicted() if state.episode.is_firing]

@@ -23,6 +23,7 @@ from ingest.alerts.timer import AlertTimer
 from ingest.alerts.watchdog_client import Watchdog
 from ingest.detection_settings import DetectorSettings
 from ingest.detector_service import DetectorService
+from ingest.rules.settings import RulesSettings
 from ingest.telemetry_redis import TelemetrySettings, TelemetryStream
 from realtime.backoff import Backoff
 from realtime.hub_client import HubClient
@@ -55,6 +56,7 @@ class DetectorActor:
             clock=SystemClock(),
             on_events=self._relay.wake,
             alerts=alert_settings,
+            rules=load_section(RulesSettings),
         )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="detector", daemon=True)

@@ -4,7 +4,8 @@ Holds the state of one shard; the actor drives ``step``. A batch stays in hand u
 alerts are committed and its acknowledgement arrived, so an outage of either store repeats
 a commit that changes nothing and never skips a reading. Invariants: the first batch after
 a start is judged by windows rebuilt from everything before it; which series are firing is
-what the alert table says; a model that cannot be loaded leaves the one in use.
+what the alert table says; a model that cannot be loaded leaves the one in use. The rules of a
+file judge the same readings (``rules/``).
 """
 
 import logging
@@ -25,6 +26,9 @@ from ingest.detection_settings import DetectorSettings
 from ingest.detector import Decision, Detector
 from ingest.errors import ScorerError
 from ingest.live_models import LiveModel, read_live_model
+from ingest.payload import Reading
+from ingest.rules.rule_watch import RulesStatus, RuleWatch
+from ingest.rules.settings import RulesSettings
 from ingest.scorer import Scorer, load_scorer
 from ingest.telemetry_redis import StoredReading, TelemetryStream
 
@@ -69,6 +73,8 @@ class DetectorStatus:
     """Why the promoted version is not in use; None while it is."""
     problem: str | None
     """What keeps readings from being judged; None while nothing does."""
+    rules: RulesStatus
+    """What the rules of the file are doing, on the same readings."""
 
 
 class DetectorService:
@@ -84,6 +90,7 @@ class DetectorService:
         on_events: Callable[[], None],
         load: Callable[[LiveModel], Scorer] = load_scorer,
         alerts: AlertSettings | None = None,
+        rules: RulesSettings | None = None,
     ) -> None:
         """Begin without touching a store.
 
@@ -91,6 +98,7 @@ class DetectorService:
             on_events: called after alert events were committed; must not wait.
             load: how a version becomes a scorer.
             alerts: None: the defaults.
+            rules: None: no rules.
         """
         self._stream = stream
         self._engine = engine
@@ -100,6 +108,7 @@ class DetectorService:
         self._on_events = on_events
         self._load = load
         self._detector = Detector(settings)
+        self._rules = RuleWatch(rules or RulesSettings(), engine, self._alerts, clock, self._detector.recent)
         self._is_rebuilt = False
         self._unwritten: list[Decision] = []
         self._unacknowledged: list[str] = []
@@ -109,6 +118,7 @@ class DetectorService:
         self._refused: str | None = None
         self._next_poll_s = 0.0
         self._lag = 0
+        self._is_caught_up = False
         self._readings_total = 0
         self._events_total = 0
         self.problem: str | None = None
@@ -126,13 +136,19 @@ class DetectorService:
         self._finish()
         self._poll()
         batch = self._stream.read_group(names.DETECTOR_GROUP, CONSUMER, self._settings.batch_readings, BLOCK_MS)
+        # A batch that is not full was all there is: what has not arrived by now is absent.
+        self._is_caught_up = len(batch) < self._settings.batch_readings
         if not batch:
+            if not self._rules.is_rebuilt:
+                # Nothing waits, so all of the stream is the past: absence is watched before anybody reports.
+                self._rules.rebuild(self._past(()))
             return 0
         if not self._is_rebuilt:
             # Only now: what the stream holds before the first unacknowledged reading is the past, and fixed.
             self._rebuild(batch)
         self._unwritten = self._detector.observe([stored.reading for stored in batch])
         self._unacknowledged = [stored.id for stored in batch]
+        self._rules.observe([stored.reading for stored in batch])
         self._finish()
         self._readings_total += len(batch)
         readings_judged.inc(len(batch))
@@ -152,6 +168,7 @@ class DetectorService:
             lag=self._lag,
             refused_model=self._detector.failure or self._refused,
             problem=self.problem,
+            rules=self._rules.status(),
         )
 
     def close(self) -> None:
@@ -170,6 +187,9 @@ class DetectorService:
         for key in self._detector.take_lost():
             self._alerts.mark_stale(key.tenant, key.device, "too many series: no longer watched", key.metric)
             self._on_events()
+        if events := self._rules.write():
+            self._events_total += events
+            self._on_events()
         if self._unacknowledged:
             self._stream.ack(names.DETECTOR_GROUP, self._unacknowledged)
             self._unacknowledged = []
@@ -179,18 +199,27 @@ class DetectorService:
             # A restarted detector judges by the model its predecessor used; the readings wait in the stream.
             wait([self._loading[1]], timeout=FIRST_MODEL_TIMEOUT_S)
             self._swap_when_loaded()
-        first = _order(batch[0].id)
-        history = self._stream.history(self._settings.rebuild_readings)
-        past = [stored.reading for stored in history if _order(stored.id) < first]
+        past = self._past(batch)
         for start in range(0, len(past), REBUILD_CHUNK):
             # What these readings decided was committed before they were acknowledged.
             self._detector.observe(past[start : start + REBUILD_CHUNK])
         self._detector.take_lost()
         self._detector.set_firing(self._alerts.firing_series())
+        if not self._rules.is_rebuilt:
+            self._rules.rebuild(past)
         self._is_rebuilt = True
         logger.info("windows of %s series rebuilt from %s readings", self._detector.num_series, len(past))
 
+    def _past(self, batch: Sequence[StoredReading]) -> list[Reading]:
+        """Return what the stream holds before a batch; all of it when there is none."""
+        history = self._stream.history(self._settings.rebuild_readings)
+        if not batch:
+            return [stored.reading for stored in history]
+        first = _order(batch[0].id)
+        return [stored.reading for stored in history if _order(stored.id) < first]
+
     def _poll(self) -> None:
+        self._rules.poll(self._is_caught_up)
         now_s = self._clock.monotonic_s()
         if now_s >= self._next_poll_s:
             self._next_poll_s = now_s + POLL_S

@@ -148,3 +148,17 @@ class AlertConflictError(IngestError):
 
     def __str__(self) -> str:
         return f"the alerts were changed by others during each of {self.attempts} attempts"
+
+
+class RulesFileError(IngestError):
+    """A file of rules cannot be used; the rules before it stay in force."""
+
+    def __init__(self, source: str, problems: tuple[str, ...]) -> None:
+        super().__init__(source, problems)
+        self.source = source
+        self.problems = problems
+        """Every mistake found, each with its line and field."""
+
+    def __str__(self) -> str:
+        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+        return f"{self.source}, {self.problems[0]}{more}"

@@ -187,6 +187,10 @@ class SeriesStore(Generic[State]):
         evicted, self._evicted = self._evicted, []
         return evicted
 
+    def get(self, key: SeriesKey) -> State | None:
+        """Return the state of ``key`` without making or moving it."""
+        return self._states.get(key)
+
     def get_or_create(self, key: SeriesKey) -> State:
         """Return the state of ``key``, now the most recently used one."""
         state = self._states.get(key)

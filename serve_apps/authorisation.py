@@ -104,6 +104,8 @@ CLI: Mapping[str, Role | Access] = {
     "env": Access.DATA_FOLDER,
     "acl": Access.DATA_FOLDER,
     "export": Access.DATA_FOLDER,
+    "rules check": Access.DATA_FOLDER,
+    "rules try": Access.DATA_FOLDER,
     # Over HTTP, by the route of the same name.
     "status": Role.VIEWER,
     "lanes": Role.VIEWER,

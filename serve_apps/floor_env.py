@@ -15,6 +15,14 @@ from cluster.settings import PREFIX, SERVICE_URLS, Settings
 
 AUTH_MODE = "token"
 
+FILES = (
+    "WATCHFLOOR_CONFIG",
+    "WATCHFLOOR_RULES_FILE",
+    "WATCHFLOOR_WEBHOOK_SECRET_FILE",
+    "WATCHFLOOR_ALERTMANAGER_TOKEN_FILE",
+)
+"""Settings that name a file: the floor's processes work in a folder of their own."""
+
 RUNTIME_ENV_VARIABLE = "WATCHFLOOR_RUNTIME_ENV"
 """Runtime environment for jobs on a Ray that is not ours, as JSON; it names passwords."""
 
@@ -83,8 +91,9 @@ def settings_env(settings: Settings, urls: ServiceUrls, *, data_dir: Path, http_
     }
     if settings.secret_file:
         env["WATCHFLOOR_SECRET_FILE"] = str(Path(settings.secret_file).resolve())
-    if config := os.environ.get("WATCHFLOOR_CONFIG"):
-        env["WATCHFLOOR_CONFIG"] = str(Path(config).resolve())
+    for name in FILES:
+        if path := os.environ.get(name):
+            env[name] = str(Path(path).resolve())
     return env
 
 

@@ -109,7 +109,8 @@ class Evidence:
     metric: str
     points: tuple[tuple[float, float, float | None, str | None], ...]
     """(ts, value, score, recorded_at), oldest first; score None before the detector was warm."""
-    threshold: float
+    threshold: float | None
+    """Of the scores; None where nothing was scored."""
     window_start: float
     """Time of the first point."""
     window_end: float
@@ -216,7 +217,7 @@ class AlertEvent:
     """The alert's version after this event."""
     at: float
     actor: str
-    """User id, or ``device`` or ``detector``."""
+    """User id, or ``device``, ``detector`` or ``rules``."""
     action: Action
     from_: str | None
     """``condition/handling`` before; None for the first event."""
