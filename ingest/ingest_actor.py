@@ -15,6 +15,8 @@ from cluster.actors import configure_process, get_or_create
 from cluster.settings import Settings, load_section
 from cluster.store import open_engine
 from ingest.alerts.relay import Relay
+from ingest.command_desk import CommandDesk
+from ingest.command_store import CommandSettings
 from ingest.inbox import MqttSettings
 from ingest.ingest_service import IngestService, IngestSettings
 from ingest.mqtt_address import MqttAddress
@@ -37,7 +39,9 @@ class IngestActor:
         configure_process("ingest")
         engine = open_engine(settings.database_url)
         self._broadcaster = get_broadcaster()
-        self._relay = Relay(engine, HubClient.connect())
+        hub = HubClient.connect()
+        self._relay = Relay(engine, hub)
+        self._desk = CommandDesk(engine, hub, settings.topic_root, load_section(CommandSettings))
         self._service = IngestService(
             address=MqttAddress.parse(settings.mqtt_url),
             topic_root=settings.topic_root,
@@ -47,8 +51,10 @@ class IngestActor:
             mqtt=load_section(MqttSettings),
             on_alerts=self._relay.wake,
             on_tick=StatusBroadcast(self._broadcaster).on_tick,
+            on_answers=self._desk.wake,
         )
         self._relay.start()
+        self._desk.start()
         self._service.start()
 
     def ready(self) -> bool:
@@ -68,6 +74,7 @@ class IngestActor:
         """Stop receiving; what is not acknowledged stays with the broker."""
         self._service.stop()
         self._relay.close()
+        self._desk.close()
         self._broadcaster.flush(1.0)
 
 

@@ -22,13 +22,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import orjson
+from sqlalchemy import Engine
 
 from cluster.errors import ClusterError
 from cluster.settings import Settings
 from cluster.store import open_engine
+from ingest import directory_csv, directory_import
 from ingest.alerting_devices import TimedAlert, door_alerts, pump_alerts
 from ingest.device_mqtt import DeviceConnection
-from ingest.directory import DeviceDirectory, read_entries
 from ingest.mqtt_address import MqttAddress
 from ingest.recorded import RecordedSeries, load_series, series_names
 from ingest.replay import Replay
@@ -37,7 +38,7 @@ from ingest.topics import TopicClass, TopicTree
 logger = logging.getLogger(__name__)
 
 TENANT = "demo"
-DIRECTORY_CSV = Path(__file__).parent / "data" / "demo_devices.csv"
+DIRECTORY_CSV = Path(__file__).parent / "data" / "demo_directory.csv"
 CONNECT_TIMEOUT_S = 10.0
 TRANSMIT_EVERY_S = 0.1
 MAX_READINGS_AT_ONCE = 20
@@ -177,6 +178,13 @@ class Simulation:
         return sources
 
 
+def register_demo(engine: Engine) -> None:
+    """Bring the demo's tenant, clients, supervisors and devices into the directory."""
+    sheet = directory_csv.read(DIRECTORY_CSV.read_bytes())
+    report = directory_import.load(engine, sheet, "watchfloor", time.time())
+    assert not report.problems, report.problems
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the simulation until a signal, or until every series has ended."""
     options = _parser().parse_args(arguments)
@@ -196,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             replay,
         )
         if settings.database_url:
-            DeviceDirectory(open_engine(settings.database_url)).register(read_entries(DIRECTORY_CSV))
+            register_demo(open_engine(settings.database_url))
     except (ValueError, ClusterError) as error:
         print(f"simulate: {error}", file=sys.stderr)
         return 2

@@ -24,6 +24,7 @@ from serve_apps.api import (
     control,
     dead_letters,
     devices,
+    directory,
     drain,
     history,
     lanes,
@@ -48,7 +49,7 @@ ROUTERS = tuple(
     module.router
     for module in (
         websocket, uni, publish, history, presence, control, batch, openapi, signin, status, drain, alerts, devices,
-        commands, runs, lanes, models, dead_letters, pages,
+        commands, directory, runs, lanes, models, dead_letters, pages,
     )
 )  # fmt: skip
 

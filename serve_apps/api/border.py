@@ -23,16 +23,27 @@ from cluster.errors import (
     UnknownLaneError,
     UnknownTaskError,
 )
-from ingest.errors import AlertConflictError, AlertNotFoundError, BrokerUnavailableError, StoreUnavailableError
+from ingest.errors import (
+    AlertConflictError,
+    AlertNotFoundError,
+    BrokerUnavailableError,
+    CommandConflictError,
+    CommandNotFoundError,
+    DeviceBusyError,
+    DirectoryConflictError,
+    DirectoryNotFoundError,
+    DirectoryReferenceError,
+    StoreUnavailableError,
+)
 from serve_apps.auth import Identity
 
 MAX_PAGE = 500
 MAX_DEPTH = 32
 RETRY_AFTER_S = 2
 
-NOT_FOUND = (AlertNotFoundError, RunNotFoundError)
-INVALID = (UnknownTaskError, UnknownLaneError)
-CONFLICT = (RunStateError, AlertConflictError)
+NOT_FOUND = (AlertNotFoundError, RunNotFoundError, CommandNotFoundError, DirectoryNotFoundError)
+INVALID = (UnknownTaskError, UnknownLaneError, DirectoryReferenceError)
+CONFLICT = (RunStateError, AlertConflictError, CommandConflictError, DeviceBusyError, DirectoryConflictError)
 UNAVAILABLE = (
     ServiceUnavailableError,
     StoreUnavailableError,
