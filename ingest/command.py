@@ -172,10 +172,17 @@ def answered(command: Command, ack: CommandAck) -> Change | None:
             return None
         if command.is_final:
             return _late(command, ack, delivered_at=at)
-        return _changed(command, at, DEVICE, state=CommandState.DELIVERED, detail=ack.detail, delivered_at=at)
+        sent_at = command.sent_at or at  # the device was quicker than the sender
+        state = CommandState.DELIVERED
+        return _changed(command, at, DEVICE, state=state, detail=ack.detail, delivered_at=at, sent_at=sent_at)
     if command.answer is not None:
         return None
-    heard = {"answer": ack.status, "answered_at": at, "delivered_at": command.delivered_at or at}
+    heard = {
+        "answer": ack.status,
+        "answered_at": at,
+        "delivered_at": command.delivered_at or at,
+        "sent_at": command.sent_at or at,
+    }
     if command.is_final:
         return _late(command, ack, **heard)
     state = CommandState(ack.status)

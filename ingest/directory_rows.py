@@ -10,8 +10,9 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Select, Table, and_, insert, select, tuple_, update
 
+from ingest.alerts.model import iso
 from ingest.directory import DeviceEntry, devices, register
-from ingest.directory_entry import Entry, Key, Kind
+from ingest.directory_entry import Entry, Key, Kind, to_json
 from ingest.directory_tables import clients, tenants, users
 
 CHUNK = 400
@@ -51,6 +52,12 @@ class Listed:
     updated_by: str | None
     facts: dict[str, Any] = field(default_factory=dict)
     """Of a device: known, online, first_seen_at, last_seen_at, and the names of its client and supervisor."""
+
+
+def listed_to_json(one: Listed) -> dict[str, Any]:
+    """Return an entry and its facts as the API and the command line show them."""
+    facts = {name: iso(value) if name.endswith("_at") else value for name, value in one.facts.items()}
+    return to_json(one.entry) | facts | {"updated_at": iso(one.updated_at), "updated_by": one.updated_by}
 
 
 def selected(kind: Kind) -> Select[Any]:

@@ -105,10 +105,15 @@ CLI: Mapping[str, Role | Access] = {
     "simulate": Access.DATA_FOLDER,
     "token": Access.DATA_FOLDER,
     "env": Access.DATA_FOLDER,
+    "directory import": Access.DATA_FOLDER,
+    "directory export": Access.DATA_FOLDER,
+    "directory list": Access.DATA_FOLDER,
+    "directory show": Access.DATA_FOLDER,
     # Over HTTP, by the route of the same name.
     "status": Role.VIEWER,
     "lanes": Role.VIEWER,
     "drain": Role.ADMIN,
+    "command": Role.OPERATOR,
 }
 """Commands of ``watchfloor``."""
 

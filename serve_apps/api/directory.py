@@ -15,9 +15,8 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from pydantic import StringConstraints
 
 from cluster.clock import SystemClock
-from ingest.alerts.model import iso
 from ingest.directory_entry import Entry, Key, Kind, checked, title_of, to_json
-from ingest.directory_rows import Listed
+from ingest.directory_rows import Listed, listed_to_json
 from ingest.directory_store import DirectoryQuery, DirectoryStore
 from ingest.errors import DirectoryNotFoundError
 from serve_apps.api.border import ApiRoute, Body, Cursor, Limit, tenant_of
@@ -80,7 +79,7 @@ async def list_entries(
     found = await asyncio.to_thread(_store(request).page, query)
     items = found[:limit]
     return {
-        "items": [_shown(listed) for listed in items],
+        "items": [listed_to_json(listed) for listed in items],
         "next_cursor": _cursor(items[-1]) if len(found) > limit else None,
     }
 
@@ -88,7 +87,7 @@ async def list_entries(
 @router.get("/{kind}/{entry_id}")
 async def get_entry(request: Request, identity: Viewer, kind: Global, entry_id: EntryId) -> dict[str, Any]:
     """Return a tenant or a user."""
-    return _shown(await _found(request, identity, KINDS[kind], (None, entry_id)))
+    return listed_to_json(await _found(request, identity, KINDS[kind], (None, entry_id)))
 
 
 @router.put("/{kind}/{entry_id}")
@@ -118,7 +117,7 @@ async def get_own_entry(
     request: Request, identity: Viewer, kind: Own, tenant: EntryId, entry_id: EntryId
 ) -> dict[str, Any]:
     """Return a tenant's client or device."""
-    return _shown(await _found(request, identity, KINDS[kind], (tenant, entry_id)))
+    return listed_to_json(await _found(request, identity, KINDS[kind], (tenant, entry_id)))
 
 
 @router.put("/{kind}/{tenant}/{entry_id}")
@@ -180,7 +179,7 @@ async def _delete(request: Request, identity: Identity, kind: Kind, key: Key) ->
 
 async def _answer(request: Request, identity: Identity, kind: Kind, key: Key) -> dict[str, Any]:
     deps_of(request).disabled.wake()
-    return _shown(await _found(request, identity, kind, key))
+    return listed_to_json(await _found(request, identity, kind, key))
 
 
 async def _found(request: Request, identity: Identity, kind: Kind, key: Key) -> Listed:
@@ -236,11 +235,6 @@ def _checked(entry: Entry) -> Entry:
 
 def _store(request: Request) -> DirectoryStore:
     return DirectoryStore(deps_of(request).engine, SystemClock())
-
-
-def _shown(listed: Listed) -> dict[str, Any]:
-    facts = {name: iso(value) if name.endswith("_at") else value for name, value in listed.facts.items()}
-    return to_json(listed.entry) | facts | {"updated_at": iso(listed.updated_at), "updated_by": listed.updated_by}
 
 
 def _cursor(listed: Listed) -> str:

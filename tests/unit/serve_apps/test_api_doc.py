@@ -14,8 +14,8 @@ PREFIX = "/api/v1"
 def test_every_route_is_documented_with_its_role() -> None:
     """The table and the code say the same."""
     rows = dict[str, str]()
-    for cell, role in re.findall(r"^\| (`(?:GET|POST) /[^|]*`) \| (\w+) \|", TEXT, re.MULTILINE):
-        for method, path in re.findall(r"`(GET|POST) ([^`]+)`", cell):
+    for cell, role in re.findall(r"^\| (`(?:GET|POST|PUT|PATCH|DELETE) /[^|]*`) \| (\w+) \|", TEXT, re.MULTILINE):
+        for method, path in re.findall(r"`(GET|POST|PUT|PATCH|DELETE) ([^`]+)`", cell):
             rows[f"{method} {re.sub(r'{[^}]*}', '{}', path)}"] = role
     expected = {
         f"{method} {path.removeprefix(PREFIX)}": role.value
