@@ -28,6 +28,11 @@ def new_id() -> str:
         return _encode(_last)
 
 
+def first_id_at(time_s: float) -> str:
+    """Return what sorts before every id made at ``time_s`` (seconds since the epoch) or later."""
+    return _encode(max(0, int(time_s * 1000)) << RANDOM_BITS)
+
+
 def _encode(value: int) -> str:
     chars = []
     for _ in range(LENGTH):

@@ -43,6 +43,9 @@ SCHEMA = pa.schema(
 )
 """One row per metric of a reading. ``seq`` is null where the device gave no key; ``reading_id`` is the stream id."""
 
+LEAVES_AT = 0.95
+"""Part of the size bound at which the oldest days leave: at the bound itself ingest stops."""
+
 _NAME = re.compile(r"(\d+-\d+)_(\d+-\d+)\.parquet")
 _DAY = re.compile(r"date=(\d{4}-\d{2}-\d{2})")
 
@@ -64,7 +67,8 @@ class ArchiveSettings:
     max_age_days: int = 90
     """Days kept; older ones are deleted whole."""
     max_bytes: int = 20 * 1024**3
-    """Size of the archive above which the oldest days are deleted, in bytes; today always stays."""
+    """Bound of the archive's size, in bytes: shortly before it the oldest days are deleted; today always stays,
+    and if it alone reaches the bound, ingest stops acknowledging readings."""
 
     def __post_init__(self) -> None:
         if self.flush_s <= 0 or self.flush_rows < 1:
@@ -166,18 +170,23 @@ class ArchiveStore:
         """Return the size of all files together."""
         return sum(file.size_bytes for file in self._listed())
 
+    def oldest_at(self) -> float | None:
+        """Return when the oldest day of the archive began, in seconds since the epoch; None when it is empty."""
+        oldest = min((file.day for file in self._listed()), default=None)
+        return None if oldest is None else _start_of(oldest)
+
     def expire(self, today: str, settings: ArchiveSettings) -> list[str]:
         """Delete the days beyond the age or the size bound, oldest first; return them."""
         files = self._listed()
         sizes: dict[str, int] = {}
         for file in files:
             sizes[file.day] = sizes.get(file.day, 0) + file.size_bytes
-        oldest = datetime.fromisoformat(today).replace(tzinfo=UTC).timestamp() - settings.max_age_days * 86_400
+        oldest = _start_of(today) - settings.max_age_days * 86_400
         total = sum(sizes.values())
         deleted = []
         for day in sorted(sizes):
-            too_old = datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() < oldest
-            if day == today or not (too_old or total > settings.max_bytes):
+            too_old = _start_of(day) < oldest
+            if day == today or not (too_old or total > settings.max_bytes * LEAVES_AT):
                 continue
             self._fs.delete_dir(f"{self._root}/date={day}")
             total -= sizes[day]
@@ -240,6 +249,10 @@ def stream_id(text: str) -> StreamId:
     """Return a stream id in the form that sorts."""
     milliseconds, _, number = text.partition("-")
     return int(milliseconds), int(number)
+
+
+def _start_of(day: str) -> float:
+    return datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
 
 
 def day_of(entry_id: StreamId) -> str:

@@ -21,7 +21,6 @@ from realtime.publication import Draft, Priority
 logger = logging.getLogger(__name__)
 
 PUBLISH_TIMEOUT_S = 5.0
-EXPIRE_EVERY_S = 3600.0
 
 
 class CommandRelay:
@@ -31,7 +30,6 @@ class CommandRelay:
         self._store = store
         self._hub = hub
         self._clock = clock
-        self._expire_at_s = clock.monotonic_s()
 
     def turn(self) -> bool:
         """End what is overdue and tell what is new; True while there is more.
@@ -41,7 +39,7 @@ class CommandRelay:
         """
         ended = self._store.end_overdue()
         told = self._tell()
-        return bool(ended or told or self._expire())
+        return bool(ended or told)
 
     def _tell(self) -> int:
         pending = self._store.pending()
@@ -52,14 +50,6 @@ class CommandRelay:
             self._hub.publish_sync(drafts, timeout_s=PUBLISH_TIMEOUT_S)
         self._store.mark_told([event.id for event, _ in pending])
         return len(pending)
-
-    def _expire(self) -> int:
-        if self._clock.monotonic_s() < self._expire_at_s:
-            return 0
-        gone = self._store.expire()
-        if not gone:
-            self._expire_at_s = self._clock.monotonic_s() + EXPIRE_EVERY_S
-        return gone
 
 
 def drafts_of(event: CommandEvent, command: Command, clock: Clock) -> list[Draft]:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from cluster.clock import Clock
 from cluster.ids import new_id
-from cluster.store import read_transaction, write_transaction
+from cluster.store import in_write, read_transaction
 from ingest.command import Change, Command, CommandEvent, CommandOrder, CommandState, answered, ordered, overdue
 from ingest.command_tables import command_events, commands
 from ingest.errors import CommandConflictError, CommandNotFoundError, DeviceBusyError, StoreRefusedError
@@ -40,15 +40,10 @@ class CommandSettings:
 
     max_open_per_device: int = 100
     """Commands of one device that may wait for their result; a further one is refused."""
-    keep_days: float = 90.0
-    """Days that an ended command is kept with its history."""
-    max_kept: int = 200_000
-    """Commands that are kept; above it the oldest ended ones leave."""
 
     def __post_init__(self) -> None:
-        for name in ("max_open_per_device", "keep_days", "max_kept"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.max_open_per_device < 1:
+            raise ValueError(f"max_open_per_device must be at least 1, got {self.max_open_per_device}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,19 +74,19 @@ class CommandStore:
             CommandConflictError: the request id made another command.
             DeviceBusyError: too many commands of this device are open.
         """
+
+        def write(connection: Connection) -> Command:
+            known = _of_request(connection, order)
+            if known is not None:
+                return known
+            self._check_room(connection, order)
+            return _insert(connection, ordered(order, self._clock.time_s()))
+
         try:
-            with write_transaction(self._engine) as connection:
-                known = _of_request(connection, order)
-                if known is None:
-                    self._check_room(connection, order)
-                    return _insert(connection, ordered(order, self._clock.time_s()))
+            return in_write(self._engine, write)
         except IntegrityError:
             # PostgreSQL: another process stored the same request in this moment.
-            with read_transaction(self._engine) as connection:
-                known = _of_request(connection, order)
-            if known is None:
-                raise
-        return known
+            return in_write(self._engine, write)
 
     def get(self, command_id: str, tenant: str | None = None) -> tuple[Command, tuple[CommandEvent, ...]]:
         """Return a command with its history, oldest event first.
@@ -139,13 +134,16 @@ class CommandStore:
         with read_transaction(self._engine) as connection:  # nearly always there is none: no lock, no write
             if connection.execute(query).one_or_none() is None:
                 return None
-        with write_transaction(self._engine) as connection:
+
+        def write(connection: Connection) -> Command | None:
             row = connection.execute(query.with_for_update(skip_locked=True)).one_or_none()
             if row is None:
                 return None
             values = {"next_attempt_at": now + CLAIM_S, "attempts": row.attempts + 1}
             connection.execute(update(commands).where(commands.c.id == row.id).values(values))
             return _command({**row._mapping, "attempts": row.attempts + 1})
+
+        return in_write(self._engine, write)
 
     def change(self, command_id: str, step: Step, retry_in_s: float | None = None) -> Command | None:
         """Carry out one step on a command.
@@ -157,7 +155,8 @@ class CommandStore:
         Returns:
             The command afterwards; None when there is no such command.
         """
-        with write_transaction(self._engine) as connection:
+
+        def write(connection: Connection) -> Command | None:
             found = _locked(connection, [command_id]).get(command_id)
             if found is None:
                 return None
@@ -169,15 +168,18 @@ class CommandStore:
                 connection.execute(update(commands).where(commands.c.id == command_id).values(next_attempt_at=at))
             return change.after if change is not None else found
 
+        return in_write(self._engine, write)
+
     def record(self, acks: Sequence[CommandAck]) -> int:
         """Store what devices answered; return how many answers were news.
 
         Raises:
             StoreRefusedError: one of them names no command of its device; nothing was stored.
         """
-        news = 0
-        with write_transaction(self._engine) as connection:
+
+        def write(connection: Connection) -> int:
             current = _locked(connection, {ack.command_id for ack in acks})
+            news = 0
             for ack in acks:
                 command = current.get(ack.command_id)
                 # The topic says who speaks, and the broker lets a device use no other's: an answer
@@ -189,7 +191,9 @@ class CommandStore:
                     _write(connection, change)
                     current[command.id] = change.after
                     news += 1
-        return news
+            return news
+
+        return in_write(self._engine, write)
 
     def end_overdue(self) -> int:
         """End commands whose deadline has passed; return how many."""
@@ -199,12 +203,15 @@ class CommandStore:
             ids = list(connection.scalars(query.order_by(commands.c.expires_at).limit(BATCH)))
         if not ids:
             return 0
-        with write_transaction(self._engine) as connection:
-            changes = [overdue(command, now) for command in _locked(connection, ids).values()]
+
+        def write(connection: Connection) -> int:
+            found = [overdue(command, now) for command in _locked(connection, ids).values()]
+            changes = [change for change in found if change is not None]
             for change in changes:
-                if change is not None:
-                    _write(connection, change)
-        return sum(change is not None for change in changes)
+                _write(connection, change)
+            return len(changes)
+
+        return in_write(self._engine, write)
 
     def pending(self) -> tuple[tuple[CommandEvent, Command], ...]:
         """Return events that nobody was told of, oldest first, with their commands as they are now."""
@@ -219,27 +226,12 @@ class CommandStore:
 
     def mark_told(self, event_ids: Sequence[str]) -> None:
         """Note that events were published."""
-        with write_transaction(self._engine) as connection:
-            connection.execute(
-                update(command_events)
-                .where(command_events.c.id.in_(event_ids), command_events.c.broadcast_at.is_(None))
-                .values(broadcast_at=self._clock.time_s())
-            )
-
-    def expire(self) -> int:
-        """Delete ended commands beyond the bounds of age and number, some at a time; return how many."""
-        before = self._clock.time_s() - self._settings.keep_days * 86_400.0
-        with read_transaction(self._engine) as connection:
-            total = int(connection.execute(select(func.count()).select_from(commands)).scalar_one())
-            surplus = total - self._settings.max_kept
-            is_over = commands.c.ended_at.is_not(None) if surplus > 0 else commands.c.ended_at < before
-            query = select(commands.c.id).where(is_over).order_by(commands.c.ended_at)
-            ids = list(connection.scalars(query.limit(min(BATCH, surplus) if surplus > 0 else BATCH)))
-        if ids:
-            with write_transaction(self._engine) as connection:
-                connection.execute(delete(command_events).where(command_events.c.command_id.in_(ids)))
-                connection.execute(delete(commands).where(commands.c.id.in_(ids)))
-        return len(ids)
+        told = (
+            update(command_events)
+            .where(command_events.c.id.in_(event_ids), command_events.c.broadcast_at.is_(None))
+            .values(broadcast_at=self._clock.time_s())
+        )
+        in_write(self._engine, lambda connection: connection.execute(told))
 
     def _check_room(self, connection: Connection, order: CommandOrder) -> None:
         query = select(func.count()).where(

@@ -9,15 +9,32 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Column, Engine, Float, Integer, LargeBinary, String, Table, delete, func, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    delete,
+    func,
+    select,
+    true,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
-from cluster.store import metadata, read_transaction, write_transaction
+from cluster.store import in_write, metadata, read_transaction
 from ingest.payload import Reason
+from ingest.store_bounds import StoreUsage
 
 KEPT_BYTES = 64 * 1024
 """Bytes of a payload that are kept; its length and SHA-256 are of the whole."""
 KEPT_TOPIC_CHARS = 512
+ROW_BYTES = 512
+"""Of a letter beside its payload: topic, hashes, and their entries in indexes."""
 
 dead_letters = Table(
     "dead_letters",
@@ -89,7 +106,8 @@ class DeadLetterStore:
         """Keep the letters, in one transaction."""
         if not letters:
             return
-        with write_transaction(self._engine) as connection:
+
+        def write(connection: Connection) -> None:
             insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
             for letter in letters:
                 connection.execute(
@@ -116,6 +134,8 @@ class DeadLetterStore:
                     )
                 )
 
+        in_write(self._engine, write)
+
     def total(self) -> int:
         """Number of messages set aside, counting repetitions."""
         with read_transaction(self._engine) as connection:
@@ -140,7 +160,22 @@ class DeadLetterStore:
         with read_transaction(self._engine) as connection:
             return tuple(DeadLetterRow(**row._mapping) for row in connection.execute(query))
 
-    def expire(self, before: float) -> int:
+    def usage(self) -> StoreUsage:
+        """Return the size of all letters, and when the oldest last came."""
+        size = func.coalesce(func.sum(func.length(dead_letters.c.payload) + ROW_BYTES), 0)
+        with read_transaction(self._engine) as connection:
+            row = connection.execute(select(size, func.min(dead_letters.c.last_at))).one()
+        return StoreUsage(int(row[0]), row[1])
+
+    def expire(self, before: float, limit: int) -> int:
         """Delete letters that last came before ``before`` (seconds since the epoch); return how many."""
-        with write_transaction(self._engine) as connection:
-            return connection.execute(delete(dead_letters).where(dead_letters.c.last_at < before)).rowcount
+        return self._delete(dead_letters.c.last_at < before, limit)
+
+    def shed(self, limit: int) -> int:
+        """Delete the letters that came last the longest ago; return how many."""
+        return self._delete(true(), limit)
+
+    def _delete(self, condition: ColumnElement[bool], limit: int) -> int:
+        oldest = select(dead_letters.c.id).where(condition).order_by(dead_letters.c.last_at).limit(limit)
+        chosen = delete(dead_letters).where(dead_letters.c.id.in_(oldest.scalar_subquery()))
+        return in_write(self._engine, lambda connection: connection.execute(chosen).rowcount)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from sqlalchemy import Boolean, Column, Connection, Engine, Float, String, Table, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from cluster.store import metadata, read_transaction, write_transaction
+from cluster.store import in_write, metadata, read_transaction
 
 devices = Table(
     "devices",
@@ -77,8 +77,7 @@ class DeviceDirectory:
 
     def register(self, entries: Sequence[DeviceEntry]) -> int:
         """Write what is registered about devices, replacing what was; return how many."""
-        with write_transaction(self._engine) as connection:
-            register(connection, entries)
+        in_write(self._engine, lambda connection: register(connection, entries))
         return len(entries)
 
     def saw(self, last_seen_at: Mapping[DeviceKey, float]) -> None:
@@ -87,7 +86,8 @@ class DeviceDirectory:
             {"tenant": tenant, "device": device, "first_seen_at": at, "last_seen_at": at, "known": False}
             for (tenant, device), at in sorted(last_seen_at.items())
         ]
-        with write_transaction(self._engine) as connection:
+
+        def write(connection: Connection) -> None:
             _upsert(connection, rows, replaced=("last_seen_at",))
             # A registered device that never sent has no first time yet.
             connection.execute(
@@ -96,14 +96,19 @@ class DeviceDirectory:
                 .values(first_seen_at=devices.c.last_seen_at)
             )
 
+        in_write(self._engine, write)
+
     def set_online(self, states: Mapping[DeviceKey, bool]) -> None:
         """Note the presence that devices, or the broker in their name, have published."""
         rows = [
             {"tenant": tenant, "device": device, "online": online, "known": False}
             for (tenant, device), online in sorted(states.items())
         ]
-        with write_transaction(self._engine) as connection:
+
+        def write(connection: Connection) -> None:
             _upsert(connection, rows, replaced=("online",))
+
+        in_write(self._engine, write)
 
     def get(self, tenant: str, device: str) -> Device | None:
         """Return one device, or None."""

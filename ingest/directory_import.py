@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Engine, delete, update
 
+from cluster.store import in_write
 from ingest.directory import devices
 from ingest.directory_csv import Problem, Sheet
 from ingest.directory_entry import Entry, Kind, references, title_of
@@ -46,23 +47,38 @@ def load(
             name, and forget what was registered about devices that it does not name.
         dry_run: only say what would happen.
     """
+
+    def step(connection: Connection) -> Report:
+        return _load(connection, sheet, user_id, at, prune=prune, dry_run=dry_run)
+
+    try:
+        return in_write(engine, step)
+    except _TakenBackError as taken_back:
+        return taken_back.report
+
+
+class _TakenBackError(Exception):
+    """Leaves the transaction with its report and without its changes."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report)
+        self.report = report
+
+
+def _load(connection: Connection, sheet: Sheet, user_id: str, at: float, *, prune: bool, dry_run: bool) -> Report:
     report = Report()
-    of_kind: dict[Kind, list[Entry]] = {kind: [] for kind in Kind}
-    for entry in sheet.entries.values():
-        of_kind[entry.kind].append(entry)
-    # Not write_transaction: it commits unless something raises, and here a problem is an answer.
-    with engine.connect().execution_options(wf_write=True) as connection, connection.begin() as transaction:
-        problems = [*sheet.problems, *_moved(connection, sheet)]
-        for kind, entries in of_kind.items():
-            _count(connection, kind, entries, report)
-            write(connection, kind, entries, user_id, at)
-        if prune:
-            _prune(connection, of_kind, report)
-        problems += _dangling(connection, sheet)
-        problems.sort(key=lambda problem: problem.row)
-        if problems or dry_run:
-            transaction.rollback()
+    problems = [*sheet.problems, *_moved(connection, sheet)]
+    of_kind = {kind: [entry for entry in sheet.entries.values() if entry.kind is kind] for kind in Kind}
+    for kind, entries in of_kind.items():
+        _count(connection, kind, entries, report)
+        write(connection, kind, entries, user_id, at)
+    if prune:
+        _prune(connection, of_kind, report)
+    problems += _dangling(connection, sheet)
+    problems.sort(key=lambda problem: problem.row)
     report.problems, report.num_problems = tuple(problems[:MAX_PROBLEMS]), len(problems)
+    if problems or dry_run:
+        raise _TakenBackError(report)
     return report
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, and_, delete, func, or_, select
 
 from cluster.clock import Clock
-from cluster.store import read_transaction, write_transaction
+from cluster.store import in_write, read_transaction
 from ingest.directory import devices
 from ingest.directory_entry import Entry, Key, Kind, checked, references, title_of
 from ingest.directory_rows import (
@@ -98,11 +98,14 @@ class DirectoryStore:
             DirectoryReferenceError: it speaks of something that is not there.
             DirectoryConflictError: a user belongs to another tenant.
         """
-        with write_transaction(self._engine) as connection:
+
+        def step(connection: Connection) -> bool:
             before = existing(connection, entry.kind, [entry.key]).get(entry.key)
             _check(connection, before, entry, references(entry))
             write(connection, entry.kind, [entry], user_id, self._clock.time_s())
-        return before is None
+            return before is None
+
+        return in_write(self._engine, step)
 
     def patch(self, kind: Kind, key: Key, changes: Mapping[str, Any], user_id: str) -> None:
         """Write some fields of an entry; also of a device that was merely seen, which is known from then on.
@@ -112,7 +115,8 @@ class DirectoryStore:
             DirectoryReferenceError: a change speaks of something that is not there.
             ValueError: a change has a form that cannot be used.
         """
-        with write_transaction(self._engine) as connection:
+
+        def step(connection: Connection) -> None:
             row = connection.execute(selected(kind).where(is_entry(kind, key))).one_or_none()
             if row is None:
                 raise DirectoryNotFoundError(title_of(kind, key))
@@ -122,6 +126,8 @@ class DirectoryStore:
             _check(connection, before, after, set(references(after)) - set(references(before)))
             write(connection, kind, [after], user_id, self._clock.time_s())
 
+        in_write(self._engine, step)
+
     def delete(self, kind: Kind, key: Key) -> None:
         """Remove one entry; a device that sends again comes back as an unknown one.
 
@@ -129,13 +135,16 @@ class DirectoryStore:
             DirectoryNotFoundError: there is none.
             DirectoryConflictError: other entries speak of it.
         """
-        with write_transaction(self._engine) as connection:
+
+        def step(connection: Connection) -> None:
             if connection.execute(delete(TABLES[kind]).where(is_entry(kind, key))).rowcount == 0:
                 raise DirectoryNotFoundError(title_of(kind, key))
             used = _users_of(connection, kind, key)
             if used:
                 title = title_of(kind, key)
                 raise DirectoryConflictError(title, f"{title} is in use: {used}")
+
+        in_write(self._engine, step)
 
     def entries(self, tenant: str | None = None) -> Iterable[Entry]:
         """Yield everything that was registered, kind by kind; of devices only those that are known."""

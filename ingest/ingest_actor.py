@@ -8,6 +8,7 @@ not yet told. Invariant: one per floor.
 import dataclasses
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 from cluster import names
@@ -15,12 +16,16 @@ from cluster.actors import configure_process, get_or_create
 from cluster.settings import Settings, load_section
 from cluster.store import open_engine
 from ingest.alerts.relay import Relay
+from ingest.archive import ArchiveSettings, ArchiveStore
 from ingest.command_desk import CommandDesk
 from ingest.command_store import CommandSettings
+from ingest.floor_stores import sql_stores, telemetry_stores
 from ingest.inbox import MqttSettings
 from ingest.ingest_service import IngestService, IngestSettings
 from ingest.mqtt_address import MqttAddress
 from ingest.status_broadcast import StatusBroadcast
+from ingest.store_bounds import StoresSettings
+from ingest.store_watch import StoreWatch
 from ingest.telemetry_redis import TelemetrySettings, TelemetryStream
 from realtime.hub_client import HubClient
 from realtime.process_broadcaster import get_broadcaster
@@ -42,19 +47,29 @@ class IngestActor:
         hub = HubClient.connect()
         self._relay = Relay(engine, hub)
         self._desk = CommandDesk(engine, hub, settings.topic_root, load_section(CommandSettings))
+        stream = TelemetryStream.open(settings.redis_url, load_section(TelemetrySettings))
+        bounds = load_section(StoresSettings)
+        archive = ArchiveStore(settings.storage_url)
+        self._stores = StoreWatch(
+            sql_stores(engine, bounds) + telemetry_stores(stream, archive, load_section(ArchiveSettings), bounds),
+            bounds,
+            disk=Path(settings.data_dir),
+        )
         self._service = IngestService(
             address=MqttAddress.parse(settings.mqtt_url),
             topic_root=settings.topic_root,
             engine=engine,
-            stream=TelemetryStream.open(settings.redis_url, load_section(TelemetrySettings)),
+            stream=stream,
             settings=load_section(IngestSettings),
             mqtt=load_section(MqttSettings),
+            stores=self._stores,
             on_alerts=self._relay.wake,
             on_tick=StatusBroadcast(self._broadcaster).on_tick,
             on_answers=self._desk.wake,
         )
         self._relay.start()
         self._desk.start()
+        self._stores.start()
         self._service.start()
 
     def ready(self) -> bool:
@@ -73,6 +88,7 @@ class IngestActor:
     def stop(self) -> None:
         """Stop receiving; what is not acknowledged stays with the broker."""
         self._service.stop()
+        self._stores.close()
         self._relay.close()
         self._desk.close()
         self._broadcaster.flush(1.0)

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,8 @@ from ingest.mqtt_client import MqttInbox
 from ingest.payload import CommandAck, DeviceAlert, Reading, StateChange
 from ingest.pipeline import Pipeline
 from ingest.sql_errors import translated
+from ingest.store_bounds import StoreName, StoreReport
+from ingest.store_watch import StoreWatch
 from ingest.telemetry_redis import TelemetryStream
 from ingest.topics import TopicClass, TopicTree
 
@@ -40,8 +42,6 @@ logger = logging.getLogger(__name__)
 STEP_S = 0.5
 """Longest sleep of a lane without work; also how long a stop may take."""
 SQL = "sql"
-DAY_S = 86_400.0
-EXPIRY_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +68,12 @@ class IngestSettings:
     """Pace of status messages and watchdogs, in seconds."""
     directory_s: float = 5.0
     """Pace at which the directory learns who was heard of, in seconds."""
-    dead_letter_days: int = 7
-    """Days that a dead letter is kept after it last came."""
 
     def __post_init__(self) -> None:
         for name in ("telemetry_batch", "telemetry_batch_bytes", "alert_batch", "queue_count", "queue_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("tick_s", "directory_s", "dead_letter_days"):
+        for name in ("tick_s", "directory_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
@@ -104,6 +102,8 @@ class IngestStatus:
     broker_problem: str | None
     blocked: dict[str, str]
     """Lanes that stopped acknowledging, with the reason; empty when all is well."""
+    stores: dict[str, StoreReport] = field(default_factory=dict)
+    """Where each store stands to its bound."""
 
 
 class IngestService:
@@ -120,6 +120,7 @@ class IngestService:
         mqtt: MqttSettings,
         on_alerts: Callable[[], None],
         on_tick: Callable[[IngestStatus], None],
+        stores: StoreWatch | None = None,
         on_answers: Callable[[], None] = lambda: None,
     ) -> None:
         """Wire the parts.
@@ -127,12 +128,14 @@ class IngestService:
         Args:
             on_alerts: called after alerts were committed; must not wait.
             on_tick: called with the status once per ``settings.tick_s``; must not wait.
+            stores: says whether there is room for what comes, started and ended by the caller; None: there always is.
             on_answers: called after answers to commands were committed; must not wait.
         """
         clock = SystemClock()
         tree = TopicTree(topic_root)
         self._settings = settings
         self._stream = stream
+        self._stores = stores or StoreWatch([])
         self._pipeline = Pipeline(tree, ClockTolerance(future_s=settings.future_s, late_s=settings.late_s))
         self._alerts = AlertEngine(engine, clock)
         self._letters = DeadLetterStore(engine, source=mqtt.client_id)
@@ -281,11 +284,13 @@ class IngestService:
         if not self._is_stream_checked:
             self._stream.check()
             self._is_stream_checked = True
+        self._stores.check(StoreName.TELEMETRY, StoreName.ARCHIVE)
         new = self._stream.append(readings).stored
         self._heard_of(readings)
         return new
 
     def _store_alerts(self, alerts: Sequence[DeviceAlert]) -> int:
+        self._stores.check(StoreName.ALERTS)
         try:
             with translated(SQL):
                 events = self._alerts.raise_device_alerts(alerts)
@@ -310,17 +315,19 @@ class IngestService:
                 self._seen[item.tenant, item.device] = item.received_at
 
     def _store_states(self, states: Sequence[StateChange]) -> int:
+        self._stores.check()
         with translated(SQL):
             self._directory.set_online({(state.tenant, state.device): state.online for state in states})
         return len(states)
 
     def _set_aside(self, letters: Sequence[DeadLetter]) -> None:
+        self._stores.check(StoreName.DEAD_LETTERS)
         with translated(SQL):
             self._letters.add(letters)
 
     def _tick(self) -> None:
         """Once a second: watch the connections, bring the directory up to date, say how it goes."""
-        next_directory_s = next_expiry_s = last_s = time.monotonic()
+        next_directory_s = last_s = time.monotonic()
         last_stored = 0
         while not self._stop.wait(self._settings.tick_s):
             self._inbox.supervise()
@@ -331,10 +338,6 @@ class IngestService:
                 if now_s >= next_directory_s:
                     next_directory_s = now_s + self._settings.directory_s
                     self._update_directory()
-                if now_s >= next_expiry_s:
-                    next_expiry_s = now_s + EXPIRY_S
-                    with translated(SQL):
-                        self._letters.expire(time.time() - self._settings.dead_letter_days * DAY_S)
             except StoreUnavailableError as error:
                 # The lanes report the outage; the figures stay as they were.
                 logger.debug("housekeeping waits: %s", error)
@@ -385,6 +388,7 @@ class IngestService:
             broker=inbox.address,
             broker_problem=inbox.problem,
             blocked=self._observer.blockages(),
+            stores={str(name): found for name, found in self._stores.reports().items()},
         )
 
 

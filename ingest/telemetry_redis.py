@@ -237,12 +237,21 @@ class TelemetryStream:
             lowest = min((self._lowest_unread(info) for info in groups), key=_order)
             return int(self._redis.xtrim(self._key, minid=lowest, approximate=True, limit=excess))
 
-    def memory_ratio(self) -> float:
-        """Share of ``maxmemory`` in use; 0 when the server has no bound."""
+    def memory(self) -> tuple[int, int]:
+        """Return Valkey's memory in use and its bound (``maxmemory``), in bytes; a bound of 0: it has none."""
         with _translated():
             info = self._redis.info("memory")
-        bound = int(info.get("maxmemory", 0))
-        return int(info["used_memory"]) / bound if bound else 0.0
+        return int(info["used_memory"]), int(info.get("maxmemory", 0))
+
+    def memory_ratio(self) -> float:
+        """Share of ``maxmemory`` in use; 0 when the server has no bound."""
+        used, bound = self.memory()
+        return used / bound if bound else 0.0
+
+    @property
+    def memory_limit_ratio(self) -> float:
+        """Share of ``maxmemory`` above which nothing is accepted."""
+        return self._settings.memory_limit_ratio
 
     def close(self) -> None:
         """Give the connections back."""

@@ -23,6 +23,7 @@ from ingest.inbox import MqttSettings
 from ingest.ingest_service import IngestService, IngestSettings, IngestStatus
 from ingest.mqtt_address import MqttAddress
 from ingest.payload import Reading
+from ingest.store_watch import StoreWatch
 from ingest.telemetry_redis import TelemetryStream
 from ingest.topics import TopicClass, TopicTree
 
@@ -140,6 +141,7 @@ class Ingest:
     statuses: list[IngestStatus] = field(default_factory=list)
     num_wakes: int = 0
     service: IngestService | None = None
+    stores: StoreWatch | None = None
     on_answers: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
@@ -156,6 +158,7 @@ class Ingest:
             stream=self._service_stream,
             settings=self.settings,
             mqtt=MqttSettings(client_id=f"ingest-{self.root}", keepalive_s=2),
+            stores=self.stores,
             on_alerts=self._woken,
             on_tick=self.statuses.append,
             on_answers=self.on_answers,

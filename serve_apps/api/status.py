@@ -189,5 +189,8 @@ def _judge_ingest(service: dict[str, Any], ingest: dict[str, Any]) -> None:
     problems = [f"{lane}: {reason}" for lane, reason in ingest.get("blocked", {}).items()]
     if not ingest.get("broker_connected", True):
         problems.append(f"broker: {ingest.get('broker_problem') or 'not connected'}")
+    near = [one["text"] for one in ingest.get("stores", {}).values() if one["text"]]
+    if near and not problems:
+        service.update(detail="; ".join(near))
     if problems:
         service.update(state="waiting", detail="; ".join(problems))

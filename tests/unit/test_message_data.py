@@ -50,7 +50,7 @@ FIELDS = {
     ),
     "ingest_status": (
         "alerts_total blocked broker broker_connected broker_problem dead_letters devices_online duplicates_total "
-        "lag_s rate readings_total window"
+        "lag_s rate readings_total stores window"
     ),
     "model_update": f"{MODEL} alias metrics revision",
 }

@@ -1,20 +1,17 @@
 """Dead letters in SQL: once each, counted, cut, and gone in time."""
 
 import hashlib
-from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
-from cluster.store import metadata, open_engine
 from ingest.dead_letter import KEPT_BYTES, DeadLetter, DeadLetterStore
 from ingest.payload import Reason
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> DeadLetterStore:
-    engine = open_engine(f"sqlite:///{tmp_path}/floor.db")
-    metadata.create_all(engine)
-    return DeadLetterStore(engine, source="ingest-0")
+def store(sql: Engine) -> DeadLetterStore:
+    return DeadLetterStore(sql, source="ingest-0")
 
 
 def letter(
@@ -101,5 +98,17 @@ def test_old_letters_expire_by_their_last_arrival(store: DeadLetterStore) -> Non
     """One that still comes stays."""
     store.add([letter(payload=b"old", at=10.0), letter(payload=b"new", at=99.0)])
 
-    assert store.expire(before=50.0) == 1
+    assert store.expire(before=50.0, limit=10) == 1
     assert [row.payload for row in store.list()] == [b"new"]
+
+
+def test_the_oldest_letters_leave_first_for_their_size(store: DeadLetterStore) -> None:
+    """By their last arrival, so many at a time; the size falls with them."""
+    store.add([letter(payload=b"%d" % number * 1000, at=float(number)) for number in range(1, 6)])
+    before = store.usage()
+
+    assert store.shed(limit=2) == 2
+    after = store.usage()
+    assert (before.oldest_at, after.oldest_at) == (1.0, 3.0)
+    assert before.size_bytes > after.size_bytes > 3000
+    assert len(store.list()) == 3

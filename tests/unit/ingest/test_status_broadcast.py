@@ -1,16 +1,18 @@
 """The NOC hears when ingest stops acknowledging and when it goes on, each once."""
 
 import json
+from typing import Any
 
 from fakes_realtime import ScriptedTransport
 
 from ingest.ingest_service import IngestStatus
 from ingest.status_broadcast import StatusBroadcast
+from ingest.store_bounds import StoreBound, StoreName, StoreReport, StoreUsage, report
 from realtime.broadcaster import Broadcaster
 from realtime.settings import BroadcastSettings
 
 
-def status(**blocked: str) -> IngestStatus:
+def status(stores: dict[str, StoreReport] | None = None, **blocked: str) -> IngestStatus:
     return IngestStatus(
         rate=0.0,
         window=0,
@@ -24,19 +26,25 @@ def status(**blocked: str) -> IngestStatus:
         broker="mqtt://127.0.0.1:1883",
         broker_problem=None,
         blocked=blocked,
+        stores=stores or {},
     )
+
+
+def told(*ticks: IngestStatus) -> list[tuple[str, Any]]:
+    """What goes out, as (channel, message)."""
+    transport = ScriptedTransport()
+    broadcaster = Broadcaster(BroadcastSettings(), lambda: transport)
+    telling = StatusBroadcast(broadcaster)
+    for tick in ticks:
+        telling.on_tick(tick)
+        assert broadcaster.flush(5.0)
+    broadcaster.close()
+    return [(draft.channel, json.loads(draft.data)) for draft in transport.sent]
 
 
 def test_an_outage_is_told_once_when_it_begins_and_once_when_it_is_over() -> None:
     """The status itself goes out with every tick, latest only."""
-    transport = ScriptedTransport()
-    broadcaster = Broadcaster(BroadcastSettings(), lambda: transport)
-    told = StatusBroadcast(broadcaster)
-    for tick in (status(), status(alert="SQL is away"), status(alert="SQL is away"), status(), status()):
-        told.on_tick(tick)
-        assert broadcaster.flush(5.0)
-    broadcaster.close()
-    messages = [(draft.channel, json.loads(draft.data)) for draft in transport.sent]
+    messages = told(status(), status(alert="SQL is away"), status(alert="SQL is away"), status(), status())
     alerts = [(channel, one["priority"], one["data"]) for channel, one in messages if one["type"] == "system_alert"]
 
     assert alerts == [
@@ -48,3 +56,20 @@ def test_an_outage_is_told_once_when_it_begins_and_once_when_it_is_over() -> Non
         ("noc:all", "normal", {"component": "ingest", "message": "ingest goes on", "blocked": {}}),
     ]
     assert [one["type"] for _, one in messages].count("ingest_status") == 5
+
+
+def test_a_store_is_told_once_at_each_level() -> None:
+    """Before its bound, at it, and when there is room again."""
+    bound = StoreBound(limit_bytes=1000, near_bytes=800)
+
+    def holding(size_bytes: int) -> IngestStatus:
+        return status({"dead_letters": report(StoreName.DEAD_LETTERS, StoreUsage(size_bytes), bound, now=0.0)})
+
+    messages = told(*map(holding, (10, 850, 860, 1000, 10)))
+    alerts = [(one["priority"], one["data"]) for _, one in messages if one["type"] == "system_alert"]
+
+    assert [(priority, data["message"]) for priority, data in alerts] == [
+        ("high", "dead_letters holds 850 B, 85% of its bound of 1000 B"),
+        ("high", "dead_letters holds 1000 B, 100% of its bound of 1000 B"),
+        ("normal", "store dead_letters has room again"),
+    ]
