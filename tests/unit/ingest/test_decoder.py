@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.alerts.model import Severity
-from ingest.decoder import ClockTolerance, Decoder
+from ingest.decoder import _ACK_FIELDS, _ALERT_FIELDS, _TELEMETRY_FIELDS, ClockTolerance, Decoder
 from ingest.payload import (
     AckStatus,
     CommandAck,
@@ -220,7 +220,7 @@ documents = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
 )
 almost = st.dictionaries(
-    st.sampled_from(["ts", "boot_id", "seq", "values", "recorded_at", "severity", "message", "alert_type", "labels"]),
+    st.sampled_from(sorted(_TELEMETRY_FIELDS | _ALERT_FIELDS | _ACK_FIELDS)),
     documents | st.dictionaries(st.text(max_size=5), scalars, max_size=3),
 )
 
@@ -230,7 +230,7 @@ almost = st.dictionaries(
 def test_any_bytes_give_a_result_or_a_payload_error(data: bytes) -> None:
     """Nothing a device sends makes the decoder raise anything else, and what passes is sound."""
     decoder = Decoder(ClockTolerance())
-    for kind in ("telemetry", "alert", "state"):
+    for kind in ("telemetry", "alert", "state", "cmd/ack"):
         try:
             decoded = decode(decoder, kind, data)
         except PayloadError:
