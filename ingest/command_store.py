@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from cluster.clock import Clock
 from cluster.ids import new_id
 from cluster.store import in_write, read_transaction
+from ingest import command_metrics
 from ingest.command import Change, Command, CommandEvent, CommandOrder, CommandState, answered, ordered, overdue
 from ingest.command_tables import command_events, commands
 from ingest.errors import CommandConflictError, CommandNotFoundError, DeviceBusyError, StoreRefusedError
@@ -75,18 +76,22 @@ class CommandStore:
             DeviceBusyError: too many commands of this device are open.
         """
 
-        def write(connection: Connection) -> Command:
+        def write(connection: Connection) -> tuple[Command, list[Change]]:
             known = _of_request(connection, order)
             if known is not None:
-                return known
+                return known, []
             self._check_room(connection, order)
-            return _insert(connection, ordered(order, self._clock.time_s()))
+            change = ordered(order, self._clock.time_s())
+            _insert(connection, change)
+            return change.after, [change]
 
         try:
-            return in_write(self._engine, write)
+            command, changes = in_write(self._engine, write)
         except IntegrityError:
             # PostgreSQL: another process stored the same request in this moment.
-            return in_write(self._engine, write)
+            command, changes = in_write(self._engine, write)
+        command_metrics.count(changes)
+        return command
 
     def get(self, command_id: str, tenant: str | None = None) -> tuple[Command, tuple[CommandEvent, ...]]:
         """Return a command with its history, oldest event first.
@@ -156,19 +161,19 @@ class CommandStore:
             The command afterwards; None when there is no such command.
         """
 
-        def write(connection: Connection) -> Command | None:
+        def write(connection: Connection) -> tuple[Command | None, list[Change]]:
             found = _locked(connection, [command_id]).get(command_id)
-            if found is None:
-                return None
-            change = step(found)
+            change = step(found) if found is not None else None
             if change is not None:
                 _write(connection, change)
             if retry_in_s is not None:
                 at = self._clock.time_s() + retry_in_s
                 connection.execute(update(commands).where(commands.c.id == command_id).values(next_attempt_at=at))
-            return change.after if change is not None else found
+            return (found, []) if change is None else (change.after, [change])
 
-        return in_write(self._engine, write)
+        command, changes = in_write(self._engine, write)
+        command_metrics.count(changes)
+        return command
 
     def record(self, acks: Sequence[CommandAck]) -> int:
         """Store what devices answered; return how many answers were news.
@@ -177,9 +182,9 @@ class CommandStore:
             StoreRefusedError: one of them names no command of its device; nothing was stored.
         """
 
-        def write(connection: Connection) -> int:
+        def write(connection: Connection) -> list[Change]:
             current = _locked(connection, {ack.command_id for ack in acks})
-            news = 0
+            changes = []
             for ack in acks:
                 command = current.get(ack.command_id)
                 # The topic says who speaks, and the broker lets a device use no other's: an answer
@@ -190,10 +195,12 @@ class CommandStore:
                 if change is not None:
                     _write(connection, change)
                     current[command.id] = change.after
-                    news += 1
-            return news
+                    changes.append(change)
+            return changes
 
-        return in_write(self._engine, write)
+        changes = in_write(self._engine, write)
+        command_metrics.count(changes)
+        return len(changes)
 
     def end_overdue(self) -> int:
         """End commands whose deadline has passed; return how many."""
@@ -204,14 +211,16 @@ class CommandStore:
         if not ids:
             return 0
 
-        def write(connection: Connection) -> int:
+        def write(connection: Connection) -> list[Change]:
             found = [overdue(command, now) for command in _locked(connection, ids).values()]
             changes = [change for change in found if change is not None]
             for change in changes:
                 _write(connection, change)
-            return len(changes)
+            return changes
 
-        return in_write(self._engine, write)
+        changes = in_write(self._engine, write)
+        command_metrics.count(changes)
+        return len(changes)
 
     def pending(self) -> tuple[tuple[CommandEvent, Command], ...]:
         """Return events that nobody was told of, oldest first, with their commands as they are now."""
@@ -260,10 +269,9 @@ def _locked(connection: Connection, ids: "Sequence[str] | set[str]") -> dict[str
     return {row.id: _command(row) for row in connection.execute(query)}
 
 
-def _insert(connection: Connection, change: Change) -> Command:
+def _insert(connection: Connection, change: Change) -> None:
     connection.execute(insert(commands).values(_row(change.after) | {"next_attempt_at": change.at}))
     connection.execute(insert(command_events).values(_event_row(change)))
-    return change.after
 
 
 def _write(connection: Connection, change: Change) -> None:

@@ -97,6 +97,7 @@ async def test_config_says_what_the_caller_may(api: ApiFloor) -> None:
         "train": False,
         "cancel": False,
         "command": True,
+        "directory": False,
         "dead_letters": True,
     }
     assert {"id": "recorded:nyc_taxi", "title": "recorded: nyc_taxi"} in config["training"]["datasets"]
