@@ -1,6 +1,8 @@
 """Commands from the desk through a real broker to a device, and its answers back through ingest."""
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from ingest.command_store import CommandSettings
 from ingest.dead_letter import DeadLetterRow, DeadLetterStore
 from ingest.device_commands import CarryOut, CommandRefusedError
 from ingest.device_mqtt import DeviceConnection
+from ingest.directory import DeviceDirectory
 from ingest.mqtt_address import MqttAddress
 from ingest.mqtt_paho import connect, new_client
 from ingest.topics import TopicClass
@@ -30,6 +33,7 @@ from ingest.topics import TopicClass
 pytestmark = [pytest.mark.mqtt, pytest.mark.redis]
 
 TENANT, DEVICE, USER = "demo", "pump-7", "nora"
+ROOT = Path(__file__).resolve().parents[2]
 FINAL = {CommandState.OK, CommandState.FAILED, CommandState.TIMED_OUT}
 
 
@@ -105,7 +109,7 @@ def mosquitto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     broker.stop()
 
 
-MakeDesk = Callable[[str], Desk]
+MakeDesk = Callable[..., Desk]
 
 
 @pytest.fixture
@@ -115,9 +119,9 @@ def make_desk(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -
     breaker = Breaker(BreakerSettings())
     monkeypatch.setattr(commands, "get_breaker", lambda: breaker)
 
-    def make(url: str) -> Desk:
+    def make(url: str, **fields: Any) -> Desk:
         monkeypatch.setenv("MQTT_URL", url)
-        ingest = Ingest(url, redis_url, make_engine(tmp_path))
+        ingest = Ingest(url, redis_url, make_engine(tmp_path), **fields)
         hub = FakeHub()
         desk = CommandDesk(ingest.engine, hub, ingest.root, CommandSettings())
         ingest.on_answers = desk.wake
@@ -299,6 +303,24 @@ def test_mqtt_5_drops_a_command_whose_time_is_over(make_desk: MakeDesk, mosquitt
     desk.until(desk.order(do="fresh"), CommandState.OK)
 
     assert seen == ["fresh"]
+
+
+def test_the_example_is_a_device_that_keeps_the_contract(make_desk: MakeDesk, mqtt_url: str) -> None:
+    """``examples/commanded_device.py`` as its reader runs it."""
+    desk = make_desk(mqtt_url, root="wf")
+    argv = [sys.executable, str(ROOT / "examples" / "commanded_device.py"), mqtt_url, TENANT, DEVICE]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as program:
+        try:
+            assert eventually(lambda: DeviceDirectory(desk.ingest.engine).count_online() == 1, 30.0)
+            done = desk.until(desk.order(do="on"), *FINAL)
+            failed = desk.until(desk.order(do="dance"), *FINAL)
+        finally:
+            program.kill()
+            said = program.communicate()[0]
+
+    assert (done.state, done.detail) == (CommandState.OK, "is on")
+    assert (failed.state, failed.detail) == (CommandState.FAILED, 'a lamp can do "on" and "off"')
+    assert said == "the lamp is on\n"
 
 
 @pytest.fixture
