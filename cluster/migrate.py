@@ -26,8 +26,10 @@ logger = logging.getLogger(__name__)
 
 TABLE_MODULES = (
     "cluster.runs",
+    "ingest.command_tables",
     "ingest.dead_letter",
     "ingest.directory",
+    "ingest.directory_tables",
     "ingest.live_models",
     "ingest.alerts.tables",
     "training.promotion",

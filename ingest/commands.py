@@ -1,4 +1,4 @@
-"""Commands to devices: ``publish_mqtt``, checked at the door and guarded by a circuit breaker.
+"""Publishing to the broker: ``publish_mqtt``, checked at the door and guarded by a circuit breaker.
 
 A topic or payload that cannot be sent is the caller's mistake (ValueError) and says nothing
 about the broker; a broker that does not confirm in time counts against it. Invariant: when
@@ -15,8 +15,8 @@ from cluster.settings import Settings
 from cluster.task import task
 from ingest.delivery import MAX_PAYLOAD_BYTES
 from ingest.mqtt_address import MqttAddress
-from ingest.publisher_mqtt import MqttPublisher
-from ingest.topics import TopicClass, TopicTree, is_level
+from ingest.publisher_mqtt import MqttPublisher, Request
+from ingest.topics import is_level
 
 SERVICE = "mqtt_broker"
 DEFAULT_TIMEOUT_S = 10.0
@@ -29,18 +29,22 @@ _publishers: dict[str, MqttPublisher] = {}
 _publishers_lock = threading.Lock()
 
 
-def publish_mqtt(topic: str, payload: Payload, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+def publish_mqtt(
+    topic: str, payload: Payload, timeout_s: float = DEFAULT_TIMEOUT_S, request: Request | None = None
+) -> None:
     """Publish one message with QoS 1 and return when the broker has accepted it.
 
     Args:
         topic: levels of [A-Za-z0-9_-], at most 7; no wildcards.
         payload: bytes and text go as they are; anything else as JSON. At most 256 KiB.
         timeout_s: for connecting, sending and the PUBACK together.
+        request: what MQTT 5 says beside a request; None: it is none.
 
     Raises:
         ValueError: the topic or the payload cannot be sent; nothing was tried.
         CircuitOpenError: the broker failed too often a moment ago; nothing was tried.
-        BrokerUnavailableError: it refused or went away; delivery is unknown.
+        BrokerRefusedError: MQTT 5: the broker will not take this message.
+        BrokerUnavailableError: it refused the connection or went away; delivery is unknown.
         TimeoutError: no PUBACK in time; delivery is unknown.
     """
     check_topic(topic)
@@ -49,22 +53,13 @@ def publish_mqtt(topic: str, payload: Payload, timeout_s: float = DEFAULT_TIMEOU
         raise ValueError(f"timeout_s must be positive, got {timeout_s}")
     publisher = _publisher(Settings.load().mqtt_url)
     with get_breaker().call(SERVICE, timeout_s=timeout_s) as deadline:
-        publisher.publish(topic, data, deadline.remaining_s())
+        publisher.publish(topic, data, deadline.remaining_s(), request)
 
 
 @task(lane="external")
 def publish_mqtt_task(topic: str, payload: Payload, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
     """``publish_mqtt`` in the lane for calls of external services."""
     publish_mqtt(topic, payload, timeout_s)
-
-
-def command_topic(tenant: str, device: str) -> str:
-    """Return the topic on which a device of this floor listens for commands.
-
-    Raises:
-        ValueError: the tenant or the device is not a topic level.
-    """
-    return TopicTree(Settings.load().topic_root).build(TopicClass.COMMAND, tenant, device)
 
 
 def check_topic(topic: str) -> None:
@@ -77,8 +72,8 @@ def check_topic(topic: str) -> None:
         raise ValueError("every level of a topic must be 1-64 of [A-Za-z0-9_-]")
 
 
-def encode_payload(payload: Payload) -> bytes:
-    """Return the bytes of a payload.
+def encode_payload(payload: Payload, reserved_bytes: int = 0) -> bytes:
+    """Return the bytes of a payload that leaves ``reserved_bytes`` of the limit free.
 
     Raises:
         ValueError: it is too large, or no JSON can say it.
@@ -92,8 +87,9 @@ def encode_payload(payload: Payload) -> bytes:
             data = orjson.dumps(payload)
         except orjson.JSONEncodeError as error:
             raise ValueError(f"the payload is no JSON: {error}") from error
-    if len(data) > MAX_PAYLOAD_BYTES:
-        raise ValueError(f"a payload has at most {MAX_PAYLOAD_BYTES} bytes, got {len(data)}")
+    limit = MAX_PAYLOAD_BYTES - reserved_bytes
+    if len(data) > limit:
+        raise ValueError(f"a payload has at most {limit} bytes, got {len(data)}")
     return data
 
 

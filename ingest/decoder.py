@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ingest.alerts.model import Severity
-from ingest.payload import DeviceAlert, Flag, PayloadError, Reading, Reason, StateChange
+from ingest.payload import AckStatus, CommandAck, DeviceAlert, Flag, PayloadError, Reading, Reason, StateChange
 from ingest.strict_json import count_texts, load_object, reject_duplicate_keys
 from ingest.topics import Topic
 
@@ -34,9 +34,11 @@ _ALERT_FIELDS = frozenset(
     | {"recorded_at"}
 )
 _STATE_FIELDS = frozenset({"online", "ts", "boot_id", "seq"})
+_ACK_FIELDS = frozenset({"command_id", "status", "detail", "ts", "boot_id", "seq"})
 _known_names: set[str] = set()
 """Names that passed the pattern before; devices repeat themselves, and a look here is ten times as fast."""
 _SEVERITIES = {str(severity): severity for severity in Severity}
+_ACK_STATUSES = {str(status): status for status in AckStatus}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,7 @@ class ClockTolerance:
 
 
 class Decoder:
-    """Turns payloads into readings, alerts and presence."""
+    """Turns payloads into readings, alerts, presence and answers to commands."""
 
     def __init__(self, tolerance: ClockTolerance) -> None:
         self._tolerance = tolerance
@@ -140,6 +142,32 @@ class Decoder:
         reject_duplicate_keys(data, count_texts(document))
         return StateChange(topic.tenant, topic.device, online, received_at)
 
+    def command_ack(self, topic: Topic, data: bytes, received_at: float, correlation: bytes = b"") -> CommandAck:
+        """Return the answer to a command in an acknowledgement's payload.
+
+        Args:
+            correlation: correlation data of MQTT 5, which names the command where the payload does not.
+
+        Raises:
+            PayloadError: it is none.
+        """
+        document = load_object(data)
+        if not document.keys() <= _ACK_FIELDS:
+            raise _unknown_field(document, _ACK_FIELDS)
+        status = _required(document, "status")
+        if type(status) is not str or status not in _ACK_STATUSES:
+            raise PayloadError(Reason.BAD_VALUE, f"status must be one of {', '.join(_ACK_STATUSES)}")
+        detail = document.get("detail")
+        reject_duplicate_keys(data, count_texts(document))
+        return CommandAck(
+            tenant=topic.tenant,
+            device=topic.device,
+            command_id=_command_id(document.get("command_id"), correlation),
+            status=_ACK_STATUSES[status],
+            detail="" if detail is None else _free_text(detail, "detail", MAX_MESSAGE_CHARS),
+            received_at=received_at,
+        )
+
     def _device_time(self, value: Any, received_at: float, flags: list[Flag]) -> float:
         """Return the device's time, or the time of arrival with a flag that says why."""
         if value is None:
@@ -204,6 +232,17 @@ def _key(document: Mapping[str, Any]) -> tuple[str, int | None, list[Flag]]:
         # A number without a boot starts again with the device: as a key it would hide new readings.
         return boot_id or "", None, [Flag.UNKEYED]
     return boot_id, seq, []
+
+
+def _command_id(value: Any, correlation: bytes) -> str:
+    if value is None and not correlation:
+        raise PayloadError(Reason.MISSING_FIELD, "command_id")
+    named = [_name(value, "command_id")] if value is not None else []
+    if correlation:
+        named.append(_name(correlation.decode("utf-8", "replace"), "the correlation data"))
+    if len(set(named)) > 1:
+        raise PayloadError(Reason.BAD_VALUE, "command_id and the correlation data differ")
+    return named[0]
 
 
 def _name(value: Any, field: str) -> str:

@@ -35,6 +35,8 @@ class Delivery:
     """Length before any cut."""
     sha256: str | None = None
     """Of the whole payload, in hex; only where the payload was cut."""
+    correlation: bytes = b""
+    """MQTT 5's correlation data: which request a message answers."""
     is_settled: bool = False
 
     @property

@@ -1,4 +1,4 @@
-"""A device's side of MQTT: birth, last will, QoS 1 until the broker has accepted.
+"""A device's side of MQTT: birth, last will, QoS 1 until the broker has accepted, answers to commands.
 
 Used by the simulator, the generator and tests; the floor itself never publishes telemetry.
 One thread publishes; one of paho's receives, and reconnects. Invariant: a key is in
@@ -11,12 +11,17 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import orjson
+import paho.mqtt.client as paho
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
+from ingest.device_commands import CarryOut, DeviceCommands
 from ingest.mqtt_address import MqttAddress
-from ingest.mqtt_paho import connect, new_client
+from ingest.mqtt_paho import connect, correlation_of, new_client
 from ingest.topics import TopicClass, TopicTree
 
 logger = logging.getLogger(__name__)
@@ -24,6 +29,8 @@ logger = logging.getLogger(__name__)
 KEEPALIVE_S = 10
 FIRST_PAUSE_S = 1
 LONGEST_PAUSE_S = 4
+SESSION_S = 3600
+"""How long an MQTT 5 broker keeps commands for a device that is away; 3.1.1 leaves that to the broker."""
 ONLINE = orjson.dumps({"online": True})
 OFFLINE = orjson.dumps({"online": False})
 
@@ -41,6 +48,8 @@ class DeviceConnection(Generic[Key]):
         in_flight: int = 50,
         state_topic: str | None = None,
         keeps_keys: bool = True,
+        command_topics: tuple[str, str] | None = None,
+        carry_out: CarryOut | None = None,
     ) -> None:
         """Prepare the connection.
 
@@ -48,10 +57,14 @@ class DeviceConnection(Generic[Key]):
             in_flight: messages without PUBACK at once.
             state_topic: retained birth and last will go there; None: neither.
             keeps_keys: whether ``acknowledged`` is wanted; it grows with every message.
+            command_topics: commands come on the first, answers go to the second; the broker then keeps a session.
+            carry_out: does what a command says, on the thread that receives.
         """
         self._address = address
         self._state_topic = state_topic
-        self._client = new_client(address, client_id, has_session=False, reconnects=True)
+        self._command_topics = command_topics
+        self._commands = DeviceCommands(carry_out) if carry_out is not None else None
+        self._client = new_client(address, client_id, has_session=command_topics is not None, reconnects=True)
         self._client.reconnect_delay_set(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         self._client.max_inflight_messages_set(in_flight + 1)
         if state_topic is not None:
@@ -59,6 +72,8 @@ class DeviceConnection(Generic[Key]):
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_publish = self._on_publish
+        self._client.on_message = self._on_message
+        self._client.on_subscribe = self._on_subscribe
         self._in_flight = in_flight
         self._progress = threading.Event()
         self._open: dict[int, Key] = {}
@@ -69,18 +84,36 @@ class DeviceConnection(Generic[Key]):
         self._connected = threading.Event()
 
     @classmethod
-    def for_device(cls, address: MqttAddress, tree: TopicTree, tenant: str, device: str) -> "DeviceConnection[Key]":
-        """Return the lasting connection of one device, with birth and last will."""
-        state_topic = tree.build(TopicClass.STATE, tenant, device)
-        return cls(address, f"{tenant}-{device}", state_topic=state_topic, keeps_keys=False)
+    def for_device(
+        cls, address: MqttAddress, tree: TopicTree, tenant: str, device: str, carry_out: CarryOut | None = None
+    ) -> "DeviceConnection[Key]":
+        """Return the lasting connection of one device, with birth and last will, and commands if it can do any."""
+        state, command, ack = (
+            tree.build(kind, tenant, device) for kind in (TopicClass.STATE, TopicClass.COMMAND, TopicClass.COMMAND_ACK)
+        )
+        return cls(
+            address,
+            f"{tenant}-{device}",
+            state_topic=state,
+            keeps_keys=False,
+            command_topics=None if carry_out is None else (command, ack),
+            carry_out=carry_out,
+        )
 
     def start(self) -> None:
         """Connect, and stay connected until ``stop``."""
-        connect(self._client, self._address, keepalive_s=KEEPALIVE_S, has_session=False, in_background=True)
+        connect(
+            self._client,
+            self._address,
+            keepalive_s=KEEPALIVE_S,
+            has_session=self._command_topics is not None,
+            session_expiry_s=SESSION_S,
+            in_background=True,
+        )
         self._client.loop_start()
 
     def wait_connected(self, timeout_s: float) -> bool:
-        """Wait for the broker; False when time ran out."""
+        """Wait for the broker, and until it keeps commands for the device; False when time ran out."""
         return self._connected.wait(timeout_s)
 
     def publish(self, topic: str, payload: bytes, key: Key, timeout_s: float = 0.0) -> bool:
@@ -135,7 +168,27 @@ class DeviceConnection(Generic[Key]):
             return
         if self._state_topic is not None:
             self._client.publish(self._state_topic, ONLINE, qos=1, retain=True)
+        if self._command_topics is None:
+            self._connected.set()
+            return
+        # Every time: a broker that was killed may have the session and not the subscription.
+        self._client.subscribe(self._command_topics[0], qos=1)
+
+    def _on_subscribe(self, _client: Any, _data: Any, _mid: int, codes: Sequence[Any], _properties: Any) -> None:
+        for code in codes:
+            if code.is_failure:
+                logger.warning("device gets no commands from %s: %s", self._address, code)
         self._connected.set()
+
+    def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
+        if self._commands is None or self._command_topics is None:
+            return
+        try:
+            for answer in self._commands.receive(bytes(message.payload), time.time()):
+                # Before paho acknowledges the command: of a device that dies here the broker sends it again.
+                self._client.publish(self._command_topics[1], answer, qos=1, properties=_correlated(message))
+        except Exception:  # one command's mistake must not end the thread on which all others come
+            logger.exception("a command could not be answered")
 
     def _on_disconnect(self, *_: Any) -> None:
         self._connected.clear()
@@ -155,3 +208,13 @@ class DeviceConnection(Generic[Key]):
                 self._num_acknowledged += 1
                 if self._keeps_keys:
                     self._acknowledged.add(key)
+
+
+def _correlated(message: paho.MQTTMessage) -> Properties | None:
+    """Return what MQTT 5 says beside an answer; None for a request that asked for nothing."""
+    correlation = correlation_of(message)
+    if not correlation:
+        return None
+    properties: Any = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.CorrelationData = correlation
+    return properties  # type: ignore[no-any-return]

@@ -1,20 +1,18 @@
 """The device directory: whose device it is, where it stands, whether it is there now.
 
-A table and its reads and writes; who calls when is the ingest actor's business. Invariant:
-a device that sends is in the table -- one that nobody registered is accepted, marked
-``known = false`` and keeps that mark until a CSV or an API names it.
+A table and its reads and writes; who calls when is the ingest actor's business, and what else
+the directory holds is in ``directory_store.py``. Invariant: a device that sends is in the
+table -- one that nobody registered is accepted, marked ``known = false`` and keeps that mark
+until a CSV or the API names it.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields
 
 from sqlalchemy import Boolean, Column, Connection, Engine, Float, String, Table, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cluster.store import in_write, metadata, read_transaction
-from ingest.topics import is_level
 
 devices = Table(
     "devices",
@@ -28,12 +26,14 @@ devices = Table(
     Column("last_seen_at", Float, nullable=True),
     Column("online", Boolean, nullable=True),
     Column("known", Boolean, nullable=False),
+    Column("name", String(128), nullable=True),
+    Column("type", String(128), nullable=True),
+    Column("updated_at", Float, nullable=True),
+    Column("updated_by", String(128), nullable=True),
 )
 """``online`` is null for a device that never said; times are seconds since the epoch."""
 
 DeviceKey = tuple[str, str]
-
-COLUMNS = ("tenant", "device", "client_id", "site", "supervisor_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,8 @@ class DeviceEntry:
     client_id: str | None = None
     site: str | None = None
     supervisor_id: str | None = None
+    name: str | None = None
+    type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,11 @@ class Device:
     last_seen_at: float | None
     online: bool | None
     known: bool
+    name: str | None = None
+    type: str | None = None
+    updated_at: float | None = None
+    """When a person last changed the entry; times of its messages do not count."""
+    updated_by: str | None = None
 
 
 class DeviceDirectory:
@@ -70,23 +77,8 @@ class DeviceDirectory:
 
     def register(self, entries: Sequence[DeviceEntry]) -> int:
         """Write what is registered about devices, replacing what was; return how many."""
-        rows = [
-            {
-                "tenant": entry.tenant,
-                "device": entry.device,
-                "client_id": entry.client_id,
-                "site": entry.site,
-                "supervisor_id": entry.supervisor_id,
-                "known": True,
-            }
-            for entry in entries
-        ]
-
-        def write(connection: Connection) -> None:
-            _upsert(connection, rows, replaced=("client_id", "site", "supervisor_id", "known"))
-
-        in_write(self._engine, write)
-        return len(rows)
+        in_write(self._engine, lambda connection: register(connection, entries))
+        return len(entries)
 
     def saw(self, last_seen_at: Mapping[DeviceKey, float]) -> None:
         """Note when devices were last heard of; new ones enter the table unmarked as known."""
@@ -140,28 +132,14 @@ class DeviceDirectory:
             return tuple(Device(**row._mapping) for row in connection.execute(query))
 
 
-def read_entries(path: Path) -> list[DeviceEntry]:
-    """Read devices from a CSV with the columns tenant, device, client_id, site, supervisor_id.
-
-    The last three may be missing or empty.
-
-    Raises:
-        ValueError: a column is missing or unknown, or a row names no valid device; the text
-            gives the row.
-    """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        header = set(reader.fieldnames or ())
-        if not {"tenant", "device"} <= header or header - set(COLUMNS):
-            raise ValueError(f"{path.name}: columns must be {', '.join(COLUMNS)}; got {', '.join(sorted(header))}")
-        entries = []
-        for number, row in enumerate(reader, start=2):
-            if None in row:  # csv's key for cells beyond the header
-                raise ValueError(f"{path.name}, row {number}: more cells than columns")
-            if not is_level(row["tenant"] or "") or not is_level(row["device"] or ""):
-                raise ValueError(f"{path.name}, row {number}: tenant and device must be 1-64 of [A-Za-z0-9_-]")
-            entries.append(DeviceEntry(**{name: (row.get(name) or "").strip() or None for name in COLUMNS}))  # type: ignore[arg-type]
-    return entries
+def register(
+    connection: Connection, entries: Sequence[DeviceEntry], at: float | None = None, user_id: str | None = None
+) -> None:
+    """Write what is registered about devices in a write transaction of the caller's."""
+    stamp = {"known": True, "updated_at": at, "updated_by": user_id}
+    rows = [asdict(entry) | stamp for entry in entries]
+    own = [field.name for field in fields(DeviceEntry) if field.name not in {"tenant", "device"}]
+    _upsert(connection, rows, replaced=(*own, *stamp))
 
 
 def _upsert(connection: Connection, rows: Sequence[Mapping[str, object]], replaced: Sequence[str]) -> None:

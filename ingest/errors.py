@@ -64,6 +64,87 @@ class BrokerUnavailableError(IngestError):
         return f"MQTT broker at {self.address}: {self.reason}"
 
 
+class BrokerRefusedError(IngestError, ValueError):
+    """The MQTT broker answered that it will not take this message: no outage, and no use in trying again."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address = address
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"MQTT broker at {self.address} refused the message: {self.reason}"
+
+
+class CommandNotFoundError(IngestError):
+    """No command has this id."""
+
+    def __init__(self, command_id: str) -> None:
+        super().__init__(command_id)
+        self.command_id = command_id
+
+    def __str__(self) -> str:
+        return f"there is no command {self.command_id!r}"
+
+
+class CommandConflictError(IngestError):
+    """A request id was used before, for another command."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(request_id)
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return f"the request_id {self.request_id!r} was used for another command"
+
+
+class DeviceBusyError(IngestError):
+    """A device has so many open commands that it gets no further one."""
+
+    def __init__(self, device: str, limit: int) -> None:
+        super().__init__(device, limit)
+        self.device = device
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"{self.limit} commands of {self.device} are open: wait until some of them have ended"
+
+
+class DirectoryNotFoundError(IngestError):
+    """The directory has no such entry."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title)
+        self.title = title
+
+    def __str__(self) -> str:
+        return f"there is no {self.title}"
+
+
+class DirectoryReferenceError(IngestError):
+    """An entry speaks of a tenant, a client or a user that the directory does not have."""
+
+    def __init__(self, title: str, missing: str) -> None:
+        super().__init__(title, missing)
+        self.title = title
+        self.missing = missing
+
+    def __str__(self) -> str:
+        return f"{self.title}: there is no {self.missing}"
+
+
+class DirectoryConflictError(IngestError):
+    """What other entries say stands in the way of a change."""
+
+    def __init__(self, title: str, reason: str) -> None:
+        super().__init__(title, reason)
+        self.title = title
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class ScorerError(IngestError):
     """A model version cannot be loaded or does not score as it should."""
 

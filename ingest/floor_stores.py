@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 from cluster.run_store import RunStore
 from ingest.alerts.retention import AlertRetention
 from ingest.archive import ArchiveSettings, ArchiveStore
+from ingest.command_retention import CommandRetention
 from ingest.dead_letter import DeadLetterStore
 from ingest.store_bounds import DAY_S, StoreBound, StoreName, StoresSettings, StoreUsage
 from ingest.store_watch import BoundedStore
@@ -17,6 +18,7 @@ from ingest.telemetry_redis import TelemetryStream
 def sql_stores(engine: Engine, settings: StoresSettings) -> list[BoundedStore]:
     """Return the stores that are tables."""
     alerts = AlertRetention(engine)
+    commands = CommandRetention(engine)
     letters = DeadLetterStore(engine, source="watch")
     runs = RunStore(engine)
 
@@ -29,6 +31,13 @@ def sql_stores(engine: Engine, settings: StoresSettings) -> list[BoundedStore]:
             bound=lambda: bound(settings.alerts_bytes, settings.alerts_days),
             usage=alerts.usage,
             expire=alerts.expire,
+        ),
+        BoundedStore(
+            name=StoreName.COMMANDS,
+            bound=lambda: bound(settings.commands_bytes, settings.commands_days),
+            usage=commands.usage,
+            expire=commands.expire,
+            shed=commands.shed,
         ),
         BoundedStore(
             name=StoreName.DEAD_LETTERS,

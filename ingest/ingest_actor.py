@@ -18,6 +18,8 @@ from cluster.store import open_engine
 from ingest.alerts.relay import Relay
 from ingest.alerts.settings import AlertSettings
 from ingest.archive import ArchiveSettings, ArchiveStore
+from ingest.command_desk import CommandDesk
+from ingest.command_store import CommandSettings
 from ingest.floor_stores import sql_stores, telemetry_stores
 from ingest.inbox import MqttSettings
 from ingest.ingest_service import IngestService, IngestSettings
@@ -43,7 +45,9 @@ class IngestActor:
         configure_process("ingest")
         engine = open_engine(settings.database_url)
         self._broadcaster = get_broadcaster()
-        self._relay = Relay(engine, HubClient.connect())
+        hub = HubClient.connect()
+        self._relay = Relay(engine, hub)
+        self._desk = CommandDesk(engine, hub, settings.topic_root, load_section(CommandSettings))
         stream = TelemetryStream.open(settings.redis_url, load_section(TelemetrySettings))
         bounds = load_section(StoresSettings)
         archive = ArchiveStore(settings.storage_url)
@@ -63,8 +67,10 @@ class IngestActor:
             on_alerts=self._relay.wake,
             on_tick=StatusBroadcast(self._broadcaster).on_tick,
             alerts=load_section(AlertSettings),
+            on_answers=self._desk.wake,
         )
         self._relay.start()
+        self._desk.start()
         self._stores.start()
         self._service.start()
 
@@ -86,6 +92,7 @@ class IngestActor:
         self._service.stop()
         self._stores.close()
         self._relay.close()
+        self._desk.close()
         self._broadcaster.flush(1.0)
 
 

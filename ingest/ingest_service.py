@@ -19,6 +19,7 @@ from cluster.clock import SystemClock
 from ingest import metrics
 from ingest.alerts.engine import AlertEngine
 from ingest.alerts.settings import AlertSettings
+from ingest.command_store import CommandStore
 from ingest.dead_letter import DeadLetter, DeadLetterStore
 from ingest.decoder import ClockTolerance
 from ingest.delivery import Delivery
@@ -29,7 +30,7 @@ from ingest.inbox import MqttSettings, Subscription
 from ingest.lane import Lane
 from ingest.mqtt_address import MqttAddress
 from ingest.mqtt_client import MqttInbox
-from ingest.payload import DeviceAlert, Reading, StateChange
+from ingest.payload import CommandAck, DeviceAlert, Reading, StateChange
 from ingest.pipeline import Pipeline
 from ingest.sql_errors import translated
 from ingest.store_bounds import StoreName, StoreReport
@@ -122,6 +123,7 @@ class IngestService:
         on_tick: Callable[[IngestStatus], None],
         stores: StoreWatch | None = None,
         alerts: AlertSettings | None = None,
+        on_answers: Callable[[], None] = lambda: None,
     ) -> None:
         """Wire the parts.
 
@@ -130,6 +132,7 @@ class IngestService:
             on_tick: called with the status once per ``settings.tick_s``; must not wait.
             stores: says whether there is room for what comes, started and ended by the caller; None: there always is.
             alerts: None: the defaults.
+            on_answers: called after answers to commands were committed; must not wait.
         """
         clock = SystemClock()
         tree = TopicTree(topic_root)
@@ -140,7 +143,9 @@ class IngestService:
         self._alerts = AlertEngine(engine, clock, alerts)
         self._letters = DeadLetterStore(engine, source=mqtt.client_id)
         self._directory = DeviceDirectory(engine)
+        self._commands = CommandStore(engine, clock)
         self._on_alerts = on_alerts
+        self._on_answers = on_answers
         self._on_tick = on_tick
         self._stop = threading.Event()
         metrics.window_inflight_max.set(mqtt.window)
@@ -153,15 +158,17 @@ class IngestService:
         self._is_stream_checked = False
         self._totals = _Totals()
 
-        self._telemetry_queue, self._alert_queue, self._presence_queue = (
-            DeliveryQueue(settings.queue_count, settings.queue_bytes) for _ in range(3)
+        self._telemetry_queue, self._alert_queue, self._presence_queue, self._command_queue = (
+            DeliveryQueue(settings.queue_count, settings.queue_bytes) for _ in range(4)
         )
         self._inbox = MqttInbox(
             address,
             Subscription(mqtt.client_id, tree.everything, has_session=True),
             mqtt,
             deliver=self._route,
-            has_room=lambda: self._telemetry_queue.has_room() and self._alert_queue.has_room(),
+            has_room=lambda: all(
+                queue.has_room() for queue in (self._telemetry_queue, self._alert_queue, self._command_queue)
+            ),
             observer=metrics.ConnectionMetrics("main"),
         )
         # Apart from the main one: a shared subscription, which the main one will become, gets no
@@ -206,6 +213,16 @@ class IngestService:
                 **shared,
             ),
             Lane(
+                "command",
+                CommandAck,
+                self._command_queue,
+                BatchLimits(count=settings.alert_batch, payload_bytes=settings.telemetry_batch_bytes, linger_s=0.0),
+                judge=self._pipeline.judge,
+                store=self._store_answers,
+                settle=self._inbox.settle,
+                **shared,
+            ),
+            Lane(
                 "presence",
                 StateChange,
                 self._presence_queue,
@@ -234,7 +251,7 @@ class IngestService:
         self._inbox.stop()
         self._presence.stop()
         self._stop.set()
-        for queue in (self._telemetry_queue, self._alert_queue, self._presence_queue):
+        for queue in (self._telemetry_queue, self._alert_queue, self._presence_queue, self._command_queue):
             queue.close()
         deadline_s = time.monotonic() + timeout_s
         for thread in self._threads:
@@ -260,8 +277,11 @@ class IngestService:
     def _route(self, delivery: Delivery) -> bool:
         kind = self._pipeline.topic_class(delivery)
         self._received.counts[kind] += 1
-        queue = self._alert_queue if kind is TopicClass.ALERT else self._telemetry_queue
-        return queue.put(delivery)
+        if kind is TopicClass.ALERT:
+            return self._alert_queue.put(delivery)
+        if kind is TopicClass.COMMAND_ACK:
+            return self._command_queue.put(delivery)
+        return self._telemetry_queue.put(delivery)
 
     def _store_readings(self, readings: Sequence[Reading]) -> int:
         if not self._is_stream_checked:
@@ -284,7 +304,15 @@ class IngestService:
         self._heard_of(alerts)
         return min(len(events), len(alerts))
 
-    def _heard_of(self, items: Sequence[Reading | DeviceAlert]) -> None:
+    def _store_answers(self, acks: Sequence[CommandAck]) -> int:
+        with translated(SQL):
+            news = self._commands.record(acks)
+        if news:
+            self._on_answers()
+        self._heard_of(acks)
+        return news
+
+    def _heard_of(self, items: Sequence[Reading | DeviceAlert | CommandAck]) -> None:
         with self._seen_lock:
             for item in items:
                 self._seen[item.tenant, item.device] = item.received_at

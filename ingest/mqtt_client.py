@@ -24,7 +24,7 @@ from paho.mqtt.enums import MQTTErrorCode
 from ingest.delivery import Delivery, cut_payload
 from ingest.inbox import Ending, InboxObserver, InboxStatus, MqttSettings, Subscription
 from ingest.mqtt_address import MqttAddress
-from ingest.mqtt_paho import connect, new_client
+from ingest.mqtt_paho import connect, correlation_of, new_client
 from ingest.receive_window import ReceiveWindow
 from realtime.backoff import Backoff
 
@@ -288,6 +288,7 @@ class MqttInbox:
             received_at=time.time(),
             payload_bytes=len(message.payload),
             sha256=sha256,
+            correlation=correlation_of(message),
         )
         if delivery.qos and not self._window.admit(delivery, time.monotonic()):
             self._observer.on_repeat()

@@ -75,3 +75,9 @@ def connect(
     properties.ReceiveMaximum = window
     properties.SessionExpiryInterval = session_expiry_s if has_session else 0
     connect_now(address.host, address.port, keepalive=keepalive_s, clean_start=not has_session, properties=properties)
+
+
+def correlation_of(message: paho.MQTTMessage) -> bytes:
+    """Return the correlation data of a message; empty where it has none, as with MQTT 3.1.1."""
+    properties = message.properties
+    return b"" if properties is None else bytes(getattr(properties, "CorrelationData", b""))

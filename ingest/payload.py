@@ -1,4 +1,4 @@
-"""What a device can say: a reading, an alert, a change of presence -- or something unusable.
+"""What a device can say: a reading, an alert, its presence, an answer -- or something unusable.
 
 Types only: ``decoder.py`` makes them from bytes, ``telemetry_redis.py`` and the alert
 engine store them. Invariant: an instance has passed every check of the decoder, so its
@@ -117,6 +117,27 @@ class StateChange:
     tenant: str
     device: str
     online: bool
+    received_at: float
+
+
+class AckStatus(StrEnum):
+    """What a device says of a command."""
+
+    DELIVERED = "delivered"
+    """It has it; the result follows."""
+    OK = "ok"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class CommandAck:
+    """A device's answer to a command; whether there is such a command is the store's question."""
+
+    tenant: str
+    device: str
+    command_id: str
+    status: AckStatus
+    detail: str
     received_at: float
 
 

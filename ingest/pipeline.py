@@ -10,10 +10,10 @@ import hashlib
 from ingest.dead_letter import DeadLetter
 from ingest.decoder import ClockTolerance, Decoder
 from ingest.delivery import MAX_PAYLOAD_BYTES, Delivery
-from ingest.payload import DeviceAlert, PayloadError, Reading, Reason, StateChange
+from ingest.payload import CommandAck, DeviceAlert, PayloadError, Reading, Reason, StateChange
 from ingest.topics import Topic, TopicClass, TopicTree
 
-Judged = Reading | DeviceAlert | StateChange | DeadLetter
+Judged = Reading | DeviceAlert | StateChange | CommandAck | DeadLetter
 
 
 class Pipeline:
@@ -34,9 +34,9 @@ class Pipeline:
         if topic is None:
             return dead_letter(delivery, Reason.UNKNOWN_TOPIC, f"no template under {self._tree.root}/ matches")
         # Presence has a connection of its own, and commands travel the other way.
-        if topic.kind is TopicClass.TELEMETRY or topic.kind is TopicClass.ALERT:
-            return self._decoded(topic, delivery)
-        return None
+        if topic.kind is TopicClass.STATE or topic.kind is TopicClass.COMMAND:
+            return None
+        return self._decoded(topic, delivery)
 
     def judge_presence(self, delivery: Delivery) -> Judged | None:
         """Return what is to be kept of a delivery on the presence connection; None: nothing."""
@@ -54,6 +54,9 @@ class Pipeline:
         try:
             if topic.kind is TopicClass.STATE:
                 return self._decoder.state(topic, delivery.payload, delivery.received_at)
+            if topic.kind is TopicClass.COMMAND_ACK:
+                # A retained copy or a redelivery is recognised by what it says, so it needs no key.
+                return self._decoder.command_ack(topic, delivery.payload, delivery.received_at, delivery.correlation)
             decode = self._decoder.reading if topic.kind is TopicClass.TELEMETRY else self._decoder.alert
             decoded = decode(topic, delivery.payload, delivery.received_at, delivery.qos)
         except PayloadError as error:

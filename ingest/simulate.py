@@ -5,7 +5,8 @@ demo's entries into the device directory once). Speed and start are the same for
 and are printed, so nobody has to wonder whether a series was chosen to look good. Devices
 sample at their pace and transmit ten times a second, as loggers do: a message costs the
 broker least when it comes with others. Invariant: a message that the broker does not take is
-sent again later, under the same sequence number.
+sent again later, under the same sequence number. They do as they are told, as far as they can:
+``{"do": "identify"}`` and ``{"do": "restart"}``.
 """
 
 import argparse
@@ -20,15 +21,18 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
+from sqlalchemy import Engine
 
 from cluster.errors import ClusterError
 from cluster.settings import Settings
 from cluster.store import open_engine
+from ingest import directory_csv, directory_import
 from ingest.alerting_devices import TimedAlert, door_alerts, pump_alerts
+from ingest.device_commands import CommandRefusedError
 from ingest.device_mqtt import DeviceConnection
-from ingest.directory import DeviceDirectory, read_entries
 from ingest.mqtt_address import MqttAddress
 from ingest.recorded import RecordedSeries, load_series, series_names
 from ingest.replay import Replay
@@ -37,7 +41,7 @@ from ingest.topics import TopicClass, TopicTree
 logger = logging.getLogger(__name__)
 
 TENANT = "demo"
-DIRECTORY_CSV = Path(__file__).parent / "data" / "demo_devices.csv"
+DIRECTORY_CSV = Path(__file__).parent / "data" / "demo_directory.csv"
 CONNECT_TIMEOUT_S = 10.0
 TRANSMIT_EVERY_S = 0.1
 MAX_READINGS_AT_ONCE = 20
@@ -55,7 +59,10 @@ class SimulatedDevice:
     def __init__(self, address: MqttAddress, tree: TopicTree, device: str) -> None:
         self.name = device
         self.boot_id = uuid.uuid4().hex[:12]
-        self.connection: DeviceConnection[MessageKey] = DeviceConnection.for_device(address, tree, TENANT, device)
+        self.connection: DeviceConnection[MessageKey] = DeviceConnection.for_device(
+            address, tree, TENANT, device, self._carry_out
+        )
+        self._is_restart_due = threading.Event()
         self._seq = 0
         self._telemetry = tree.build(TopicClass.TELEMETRY, TENANT, device)
         self._alert = tree.build(TopicClass.ALERT, TENANT, device)
@@ -68,7 +75,21 @@ class SimulatedDevice:
         """Publish one alert; False when the broker does not keep up."""
         return self._send(self._alert, alert.fields)
 
+    def _carry_out(self, payload: dict[str, Any]) -> str:
+        """Do what a command says; on the thread that receives, beside the one that sends."""
+        match payload.get("do"):
+            case "identify":
+                return f"{self.name} blinks; boot {self.boot_id}, {self._seq} messages"
+            case "restart":
+                self._is_restart_due.set()
+                return "restarts with its next message"
+            case _:
+                raise CommandRefusedError('this device can do "identify" and "restart"')
+
     def _send(self, topic: str, fields: dict[str, object]) -> bool:
+        if self._is_restart_due.is_set():
+            self._is_restart_due.clear()
+            self.boot_id, self._seq = uuid.uuid4().hex[:12], 0
         head = {"ts": int(time.time() * 1000), "boot_id": self.boot_id, "seq": self._seq}
         if not self.connection.publish(topic, orjson.dumps(head | fields), (self.name, self.boot_id, self._seq)):
             return False
@@ -177,6 +198,13 @@ class Simulation:
         return sources
 
 
+def register_demo(engine: Engine) -> None:
+    """Bring the demo's tenant, clients, supervisors and devices into the directory."""
+    sheet = directory_csv.read(DIRECTORY_CSV.read_bytes())
+    report = directory_import.load(engine, sheet, "watchfloor", time.time())
+    assert not report.problems, report.problems
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the simulation until a signal, or until every series has ended."""
     options = _parser().parse_args(arguments)
@@ -196,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             replay,
         )
         if settings.database_url:
-            DeviceDirectory(open_engine(settings.database_url)).register(read_entries(DIRECTORY_CSV))
+            register_demo(open_engine(settings.database_url))
     except (ValueError, ClusterError) as error:
         print(f"simulate: {error}", file=sys.stderr)
         return 2

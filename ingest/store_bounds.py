@@ -18,6 +18,7 @@ class StoreName(StrEnum):
     """Every store with a bound; also the metrics' label."""
 
     ALERTS = "alerts"
+    COMMANDS = "commands"
     DEAD_LETTERS = "dead_letters"
     RUNS = "runs"
     TELEMETRY = "telemetry"
@@ -43,6 +44,10 @@ class StoresSettings:
     """Days for which an alert stays after it was closed, with its history."""
     alerts_bytes: int = 5 * GIB
     """Size of alerts and their histories, estimated from a sample; above it alerts are not acknowledged."""
+    commands_days: int = 90
+    """Days for which a command stays after its end, with its history."""
+    commands_bytes: int = GIB // 4
+    """Size of commands and their histories, estimated from a sample; above it the oldest ended ones leave."""
     dead_letters_days: int = 7
     """Days that a dead letter is kept after it last came."""
     dead_letters_bytes: int = GIB
@@ -61,11 +66,13 @@ class StoresSettings:
     """Rows of one deleting transaction, so that nobody waits long for it."""
 
     def __post_init__(self) -> None:
-        for name in ("alerts_days", "alerts_bytes", "dead_letters_days", "dead_letters_bytes", "runs_days"):
+        for name in (
+            f"{store}_{unit}" for store in ("alerts", "commands", "dead_letters") for unit in ("days", "bytes")
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.runs_bytes < 1 or self.delete_rows < 1 or self.disk_free_bytes < 0:
-            raise ValueError("runs_bytes and delete_rows must be at least 1, disk_free_bytes not negative")
+        if self.delete_rows < 1 or self.disk_free_bytes < 0:
+            raise ValueError("delete_rows must be at least 1, disk_free_bytes not negative")
         if not 0 < self.near_ratio <= 1:
             raise ValueError(f"near_ratio must be in (0, 1], got {self.near_ratio}")
         if self.check_s <= 0:

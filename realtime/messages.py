@@ -30,13 +30,14 @@ class MessageType(StrEnum):
     SUPERVISOR_ALERT = "supervisor_alert"
     TENANT_ALERT = "tenant_alert"
     ML_TRAINING_COMPLETE = "ml_training_complete"
-    # The nine above are the seed's and stay as they are; the six below are ours.
+    # The nine above are the seed's and stay as they are; those below are ours.
     ALERT_UPDATE = "alert_update"
     ALERTS_CHANGED = "alerts_changed"
     SILENCE_UPDATE = "silence_update"
     RUN_UPDATE = "run_update"
     INGEST_STATUS = "ingest_status"
     MODEL_UPDATE = "model_update"
+    COMMAND_UPDATE = "command_update"
 
 
 _TYPE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")

@@ -24,6 +24,7 @@ from serve_apps.api import (
     control,
     dead_letters,
     devices,
+    directory,
     drain,
     heartbeats,
     history,
@@ -50,7 +51,7 @@ ROUTERS = tuple(
     module.router
     for module in (
         websocket, uni, publish, history, presence, control, batch, openapi, signin, status, drain, alerts, silences,
-        heartbeats, devices, commands, runs, lanes, models, dead_letters, pages,
+        heartbeats, devices, commands, directory, runs, lanes, models, dead_letters, pages,
     )
 )  # fmt: skip
 

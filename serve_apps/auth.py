@@ -9,7 +9,7 @@ in the place of another, and a key never with another algorithm than its own.
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -186,13 +186,24 @@ class Authenticator:
         http_port: int,
         consume: ConsumeOnce,
         provider: KeySource | None = None,
+        shut_out: Container[tuple[str, str | None]] = (),
     ) -> None:
-        """``keys``: the floor's own; the first one signs, tokens of the others count until they end."""
+        """Prepare to verify.
+
+        Args:
+            keys: the floor's own; the first one signs, tokens of the others count until they end.
+            http_port: names the cookie.
+            consume: tells whether a sign-in link is used for the first time.
+            provider: keys of an identity provider; None: there is none.
+            shut_out: (user id, tenant) of those who may not come in, however good their token is; with the
+                tenant None: of whichever tenant the token says.
+        """
         if not keys:
             raise ValueError("the floor needs a key")
         self._keys = tuple(usable(key) for key in keys)
         self._consume = consume
         self._provider = provider
+        self._shut_out = shut_out
         self.cookie_name = cookie_name(http_port)
 
     def from_token(self, token: str) -> Identity:
@@ -203,8 +214,8 @@ class Authenticator:
             AuthenticationError: see ``verify_token``.
         """
         if self._provider is not None and claimed_algorithm(token) != ALGORITHM:
-            return _provided_identity(self._provider, token)
-        return _identity(_claims(self._keys, token, TokenKind.ACCESS))
+            return self._admitted(_provided_identity(self._provider, token))
+        return self._admitted(_identity(_claims(self._keys, token, TokenKind.ACCESS)))
 
     def from_channel_token(self, token: str) -> ChannelGrant:
         """Verify the token of a subscribe command.
@@ -224,7 +235,7 @@ class Authenticator:
         Raises:
             AuthenticationError: see ``verify_token``.
         """
-        return _identity(_claims(self._keys, value, TokenKind.SESSION))
+        return self._admitted(_identity(_claims(self._keys, value, TokenKind.SESSION)))
 
     async def redeem(self, key: str) -> tuple[Identity, str]:
         """Exchange the key of a sign-in link for an identity and its session cookie's value.
@@ -233,7 +244,7 @@ class Authenticator:
             AuthenticationError: the key is not ours, too old, or was used before.
         """
         claims = _claims(self._keys, key, TokenKind.SIGNIN)
-        identity = _identity(claims)
+        identity = self._admitted(_identity(claims))
         # Marked before the session exists: of two simultaneous requests only one may win, and a
         # link lost to a crash in between costs one `watchfloor token`, not a second session.
         if not await self._consume(str(claims["jti"]), SIGNIN_TTL_S):
@@ -249,6 +260,11 @@ class Authenticator:
             kind=TokenKind.SESSION,
         )
         return self.from_cookie(session), session
+
+    def _admitted(self, identity: Identity) -> Identity:
+        if any((identity.user_id, tenant) in self._shut_out for tenant in {identity.tenant, None}):
+            raise AuthenticationError("this user is disabled")
+        return identity
 
 
 def _provided_identity(keys: KeySource, token: str) -> Identity:

@@ -81,6 +81,18 @@ ROUTES: Mapping[tuple[str, str], Role | Access] = {
     ("GET", "/api/v1/devices"): Role.VIEWER,
     ("GET", "/api/v1/devices/{}/{}/telemetry"): Role.VIEWER,
     ("POST", "/api/v1/commands"): Role.OPERATOR,
+    # What a command carries may be a secret of the device's: not for those who may only look.
+    ("GET", "/api/v1/commands"): Role.OPERATOR,
+    ("GET", "/api/v1/commands/{}"): Role.OPERATOR,
+    ("GET", "/api/v1/directory/{}"): Role.VIEWER,
+    ("GET", "/api/v1/directory/{}/{}"): Role.VIEWER,
+    ("PUT", "/api/v1/directory/{}/{}"): Role.ADMIN,
+    ("PATCH", "/api/v1/directory/{}/{}"): Role.ADMIN,
+    ("DELETE", "/api/v1/directory/{}/{}"): Role.ADMIN,
+    ("GET", "/api/v1/directory/{}/{}/{}"): Role.VIEWER,
+    ("PUT", "/api/v1/directory/{}/{}/{}"): Role.ADMIN,
+    ("PATCH", "/api/v1/directory/{}/{}/{}"): Role.ADMIN,
+    ("DELETE", "/api/v1/directory/{}/{}/{}"): Role.ADMIN,
     ("GET", "/api/v1/runs"): Role.VIEWER,
     ("GET", "/api/v1/runs/{}"): Role.VIEWER,
     ("POST", "/api/v1/runs"): Role.ENGINEER,
@@ -106,10 +118,15 @@ CLI: Mapping[str, Role | Access] = {
     "export": Access.DATA_FOLDER,
     "rules check": Access.DATA_FOLDER,
     "rules try": Access.DATA_FOLDER,
+    "directory import": Access.DATA_FOLDER,
+    "directory export": Access.DATA_FOLDER,
+    "directory list": Access.DATA_FOLDER,
+    "directory show": Access.DATA_FOLDER,
     # Over HTTP, by the route of the same name.
     "status": Role.VIEWER,
     "lanes": Role.VIEWER,
     "drain": Role.ADMIN,
+    "command": Role.OPERATOR,
 }
 """Commands of ``watchfloor``."""
 

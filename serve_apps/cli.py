@@ -9,6 +9,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -18,6 +19,7 @@ from rich.console import Console
 from cluster.errors import ClusterError
 from cluster.settings import Settings, load_section
 from ingest.choices import BrokerKind, ExportKind, FileFormat
+from ingest.directory_entry import Kind
 from ingest.errors import RulesFileError
 from serve_apps.floor_state import FloorFolder, FloorRecord
 
@@ -33,6 +35,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 rules = typer.Typer(no_args_is_help=True, help="Threshold, rate and absence rules in a file: check it, try it.")
 app.add_typer(rules, name="rules")
+directory = typer.Typer(no_args_is_help=True, help="Tenants, their clients, users and devices.")
+app.add_typer(directory, name="directory")
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the floor's state; default .watchfloor.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
@@ -289,6 +293,128 @@ def rules_try(
         print(json.dumps(outcome.to_json(), indent=2))
     else:
         Console().print(line.render_trial(outcome, data))
+
+
+@app.command()
+def command(
+    target: Annotated[str, typer.Argument(metavar="TENANT/DEVICE", help="Which device.")],
+    payload: Annotated[str, typer.Argument(help='A JSON object, such as \'{"do": "lock"}\'.')],
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end; exit status 1 unless ok.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds until it must have its result.")] = 60.0,
+    request_id: Annotated[str | None, typer.Option(help="Your name for it: given twice, it is one.")] = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Send a command to a device."""
+    from serve_apps import command_line as line
+
+    settings = _settings(data_dir)
+    record = _running(settings)
+    try:
+        wanted, content = line.parse_target(target), line.parse_payload(payload)
+        found = line.send(settings, record, wanted, content, timeout, request_id)
+        for found in line.follow(settings, record, found, timeout) if wait else [found]:  # noqa: B020
+            if not as_json:
+                print(" ".join(filter(None, (found["id"], found["state"], found["detail"]))), flush=True)
+    except line.CommandLineError as error:
+        _fail(str(error))
+    if as_json:
+        print(json.dumps(found, indent=2))
+    if wait and found["state"] != "ok":
+        sys.exit(1)
+
+
+@directory.command("import")
+def directory_import(
+    file: Annotated[str, typer.Argument(help="A CSV as `directory export` writes it; - is the standard input.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Of the tenants in the file, also remove what it does not name.")
+    ] = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Bring the directory to what a file says: all of it, or nothing and the reasons (exit status 1)."""
+    from ingest import directory_csv, directory_import
+    from serve_apps import directory_line as line
+    from serve_apps.status import LOCAL_USER
+
+    sheet = directory_csv.read(line.read_file(file))
+    with line.opened(_settings(data_dir)) as engine:
+        report = directory_import.load(engine, sheet, LOCAL_USER, time.time(), prune=prune, dry_run=dry_run)
+    if as_json:
+        print(json.dumps(line.report_json(report, dry_run=dry_run), indent=2))
+    else:
+        print(line.render_report(report, dry_run=dry_run), file=sys.stderr if report.problems else sys.stdout)
+    if report.problems:
+        sys.exit(1)
+
+
+@directory.command("export")
+def directory_export(
+    tenant: Annotated[str | None, typer.Option(help="Of this tenant only.")] = None, data_dir: DataDir = None
+) -> None:
+    """Print the directory as a CSV that `directory import` reads."""
+    from cluster.clock import SystemClock
+    from ingest import directory_csv
+    from ingest.directory_store import DirectoryStore
+    from serve_apps import directory_line as line
+
+    with line.opened(_settings(data_dir)) as engine:
+        sys.stdout.write(directory_csv.write(DirectoryStore(engine, SystemClock()).entries(tenant)))
+
+
+@directory.command("list")
+def directory_list(
+    kind: Annotated[Kind, typer.Argument(help="Of which kind.")],
+    tenant: Annotated[str | None, typer.Option(help="Of this tenant only.")] = None,
+    search: Annotated[str | None, typer.Option(help="Part of an id, a name, a site or a type.")] = None,
+    unknown: Annotated[bool, typer.Option("--unknown", help="Only devices that nobody registered.")] = False,
+    limit: Annotated[int, typer.Option(help="At most so many.")] = 1000,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """List entries of one kind by tenant and id."""
+    from cluster.clock import SystemClock
+    from ingest.directory_rows import listed_to_json
+    from ingest.directory_store import DirectoryQuery, DirectoryStore
+    from serve_apps import directory_line as line
+
+    query = DirectoryQuery(
+        kind=kind, tenant=tenant, search=search, known=False if unknown else None, limit=max(1, limit)
+    )
+    with line.opened(_settings(data_dir)) as engine:
+        rows = [listed_to_json(one) for one in DirectoryStore(engine, SystemClock()).page(query)]
+    if as_json:
+        print(json.dumps({"items": rows}, indent=2))
+    else:
+        Console().print(line.render_entries(rows))
+
+
+@directory.command("show")
+def directory_show(
+    kind: Annotated[Kind, typer.Argument(help="Of which kind.")],
+    key: Annotated[str, typer.Argument(help="ID of a tenant or user, TENANT/ID of a client or device.")],
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show one entry."""
+    from cluster.clock import SystemClock
+    from ingest.directory_rows import listed_to_json
+    from ingest.directory_store import DirectoryStore
+    from serve_apps import directory_line as line
+
+    try:
+        wanted = line.parse_key(kind, key)
+    except ValueError as error:
+        _fail(str(error))
+    with line.opened(_settings(data_dir)) as engine:
+        found = listed_to_json(DirectoryStore(engine, SystemClock()).get(kind, wanted))
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        for name, value in found.items():
+            print(f"{name:16} {'' if value is None else value}")
 
 
 def main() -> None:

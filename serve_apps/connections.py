@@ -172,6 +172,11 @@ class Connections:
                 for connection in self._meant(audience):
                     self._run(connection.subscribe(channel))
 
+    def shut_out(self, user_id: str, tenant: str | None) -> None:
+        """Close the connections of a user who was disabled; with the tenant None: of any tenant."""
+        audience = notices.Audience(user=user_id, tenant=tenant)
+        self.perform(notices.Disconnect(audience=audience, code=int(CloseCode.FORCE_DISCONNECT)))
+
     def book(self) -> Book:
         """Return this replica's account of every delivery (see ``ledger``)."""
         return self.feed.ledger.book(connection.outbox for connection in self._connections)

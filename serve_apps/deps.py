@@ -20,7 +20,9 @@ if TYPE_CHECKING:  # what a route does not use need not be imported to serve the
     from cluster.run_queue_client import RunQueueClient
     from ingest.alerts.relay import Relay
     from ingest.alerts.settings import AlertSettings
+    from ingest.command_desk import CommandDesk
     from realtime.hub_client import HubClient
+    from serve_apps.disabled_users import DisabledUsers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,10 @@ class GatewayDeps:
     auth: Authenticator
     relay: "Relay"
     alerts: "AlertSettings"
+    desk: "CommandDesk"
+    """Where commands to devices are handed in."""
+    disabled: "DisabledUsers"
+    """Users whom ``auth`` refuses."""
 
 
 def deps_of(connection: HTTPConnection) -> GatewayDeps:

@@ -20,11 +20,14 @@ from cluster.settings import Settings, load_section
 from cluster.store import open_engine
 from ingest.alerts.relay import Relay
 from ingest.alerts.settings import AlertSettings
+from ingest.command_desk import CommandDesk
+from ingest.command_store import CommandSettings
 from realtime.hub_client import HubClient
 from serve_apps.app import create_app
 from serve_apps.auth import Authenticator
 from serve_apps.connections import Connections
 from serve_apps.deps import GatewayDeps
+from serve_apps.disabled_users import DisabledUsers
 from serve_apps.door import DeniedUpgrades
 from serve_apps.errors import FeedDeadError
 from serve_apps.floor_keys import parse_keys
@@ -61,7 +64,13 @@ class Gateway:
         logging.getLogger("uvicorn.error").addFilter(DeniedUpgrades())
         self._deps = await asyncio.to_thread(build_deps, self._settings)
         app = create_app(self._deps, self._gateway_settings)
-        self._connections = app.state.connections
+        self._connections = connections = app.state.connections
+        loop = asyncio.get_running_loop()
+
+        def shut_out(user_id: str, tenant: str | None) -> None:
+            loop.call_soon_threadsafe(connections.shut_out, user_id, tenant)
+
+        self._deps.disabled.follow(shut_out)
         self._watcher = asyncio.create_task(self._drain_at_shutdown(), name="gateway-shutdown-watcher")
         # What is there now stays: 200,000 objects that each full collection would look at, 0.1 s in which no
         # client hears anything.
@@ -98,6 +107,10 @@ def build_deps(settings: Settings) -> GatewayDeps:
     engine = open_engine(settings.database_url)
     relay = Relay(engine, hub)
     relay.start()
+    desk = CommandDesk(engine, hub, settings.topic_root, load_section(CommandSettings))
+    desk.start()
+    disabled = DisabledUsers(engine)
+    disabled.start()
     return GatewayDeps(
         settings=settings,
         engine=engine,
@@ -111,9 +124,12 @@ def build_deps(settings: Settings) -> GatewayDeps:
             http_port=settings.http_port,
             consume=UsedLinks(client).consume,
             provider=_provider_keys(),
+            shut_out=disabled,
         ),
         relay=relay,
         alerts=load_section(AlertSettings),
+        desk=desk,
+        disabled=disabled,
     )
 
 

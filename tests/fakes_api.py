@@ -17,9 +17,11 @@ from cluster.settings import Settings
 from cluster.store import metadata, open_engine
 from ingest.alerts.engine import AlertEngine
 from ingest.alerts.settings import AlertSettings
+from ingest.command_store import CommandStore
 from serve_apps.app import create_app
 from serve_apps.auth import Authenticator, issue_signin_key, issue_token
 from serve_apps.deps import GatewayDeps
+from serve_apps.disabled_users import DisabledUsers
 from tests.fakes_alerts import FakeClock
 from tests.fakes_cluster import FakeClock as QueueClock
 from tests.fakes_cluster import FakeJobs
@@ -93,6 +95,8 @@ class ApiFloor:
         self.run_queue = LocalRunQueue(self.engine)
         self.redis = FakeRedis()
         self.hub = HubWithStats()
+        self.commands = CommandStore(self.engine, self.clock)
+        self.disabled = DisabledUsers(self.engine)
         self.woken = 0
         self._used: set[str] = set()
         settings = Settings(http_port=PORT, data_dir=str(folder), storage_url=(folder / "storage").as_uri())
@@ -102,10 +106,12 @@ class ApiFloor:
             redis=self.redis,
             hub=self.hub,
             run_queue=self.run_queue,
-            auth=Authenticator(SECRET, http_port=PORT, consume=self._consume),
+            auth=Authenticator(SECRET, http_port=PORT, consume=self._consume, shut_out=self.disabled),
             relay=SimpleNamespace(wake=self._wake),
             metrics=SimpleNamespace(render=self._metrics),
             alerts=AlertSettings(),
+            desk=SimpleNamespace(store=self.commands, wake=self._wake),
+            disabled=self.disabled,
         )
         self.app: FastAPI = create_app(cast(GatewayDeps, deps))
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import orjson
 from sqlalchemy import Engine
 
-import ingest.alerts.tables  # noqa: F401  declares what the schema needs
+import ingest.alerts.tables
+import ingest.command_tables  # noqa: F401  both declare what the schema needs
 from cluster.embedded import Credentials, EmbeddedService, EmbeddedSettings, mqtt_service, redis_service
 from cluster.ports import LOOPBACK, free_port
 from cluster.process import Child, send
@@ -141,6 +142,7 @@ class Ingest:
     num_wakes: int = 0
     service: IngestService | None = None
     stores: StoreWatch | None = None
+    on_answers: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.stream = TelemetryStream.open(self.redis_url)
@@ -159,6 +161,7 @@ class Ingest:
             stores=self.stores,
             on_alerts=self._woken,
             on_tick=self.statuses.append,
+            on_answers=self.on_answers,
         )
         self.service.start()
         if wait:

@@ -28,6 +28,12 @@ from ingest.errors import (
     AlertConflictError,
     AlertNotFoundError,
     BrokerUnavailableError,
+    CommandConflictError,
+    CommandNotFoundError,
+    DeviceBusyError,
+    DirectoryConflictError,
+    DirectoryNotFoundError,
+    DirectoryReferenceError,
     HeartbeatNotFoundError,
     SilenceNotFoundError,
     StoreUnavailableError,
@@ -39,9 +45,23 @@ MAX_PAGE = 500
 MAX_DEPTH = 32
 RETRY_AFTER_S = 2
 
-NOT_FOUND = (AlertNotFoundError, HeartbeatNotFoundError, RunNotFoundError, SilenceNotFoundError)
-INVALID = (UnknownTaskError, UnknownLaneError)
-CONFLICT = (RunStateError, AlertConflictError, VersionConflictError)
+NOT_FOUND = (
+    AlertNotFoundError,
+    CommandNotFoundError,
+    DirectoryNotFoundError,
+    HeartbeatNotFoundError,
+    RunNotFoundError,
+    SilenceNotFoundError,
+)
+INVALID = (UnknownTaskError, UnknownLaneError, DirectoryReferenceError)
+CONFLICT = (
+    RunStateError,
+    AlertConflictError,
+    CommandConflictError,
+    DeviceBusyError,
+    DirectoryConflictError,
+    VersionConflictError,
+)
 UNAVAILABLE = (
     ServiceUnavailableError,
     StoreUnavailableError,

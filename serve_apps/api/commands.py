@@ -1,34 +1,33 @@
-"""Commands to devices over HTTP: published with QoS 1 behind the breaker, once per request id.
+"""Commands to devices over HTTP: handed in, and looked at.
 
-``ingest.commands`` does the publishing, in the lane of external calls. Invariants: 202
-means that the broker has the command; the same ``request_id`` sends it once, and a device
-that gets it twice all the same can tell by its ``id``.
+``ingest.command_desk`` sends them. Invariants: 202 means that the command is stored and is
+sent until its deadline; the same ``request_id`` makes one command; every command carries the
+user of the token that gave it; a device or command of a foreign tenant is not found.
 """
 
 import asyncio
-import hashlib
-import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request
-from redis.exceptions import RedisError
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from pydantic import Field
 
-from cluster.errors import ServiceUnavailableError
-from cluster.ids import new_id
-from ingest.commands import command_topic, publish_mqtt_task
+from ingest.command import CommandOrder, CommandState, command_to_json, event_to_json
+from ingest.command_store import CommandQuery
+from ingest.commands import encode_payload
 from ingest.directory import DeviceDirectory
-from serve_apps.api.border import ApiRoute, Body, JsonObject, Level, RequestId, tenant_of
+from serve_apps.api.border import ApiRoute, Body, Cursor, Id, JsonObject, Level, Limit, RequestId, tenant_of
 from serve_apps.auth import Identity, Role
 from serve_apps.authorisation import require
-from serve_apps.deps import GatewayDeps, deps_of
+from serve_apps.deps import deps_of
 
 router = APIRouter(prefix="/api/v1/commands", route_class=ApiRoute)
 
-BROKER_TIMEOUT_S = 10.0
-ANSWER_TIMEOUT_S = 25.0
-"""For the broker and for a slot and a process of the lane; a cold worker takes some seconds."""
-REMEMBERED_S = 3600
-SENT_KEY = "wf:command:{user}:{request_id}"
+Operator = Annotated[Identity, Depends(require(Role.OPERATOR))]
+
+DEFAULT_TIMEOUT_S = 60.0
+MAX_TIMEOUT_S = 7 * 86_400.0
+ENVELOPE_BYTES = 256
+"""What the device gets beside the payload, at most."""
 
 
 class CommandBody(Body):
@@ -37,60 +36,56 @@ class CommandBody(Body):
     tenant: Level
     device: Level
     payload: JsonObject
+    timeout_s: Annotated[float, Field(ge=1, le=MAX_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
+    """Until it must have its result; a device that is away gets it when it is back by then."""
     request_id: RequestId | None = None
 
 
 @router.post("", status_code=202)
-async def send_command(
-    request: Request, identity: Annotated[Identity, Depends(require(Role.OPERATOR))], body: CommandBody
-) -> dict[str, Any]:
-    """Publish a command on ``{root}/{tenant}/{device}/cmd``; its ``id`` is in the answer."""
+async def send_command(request: Request, identity: Operator, body: CommandBody) -> dict[str, Any]:
+    """Store a command, and publish it on ``{root}/{tenant}/{device}/cmd`` until the broker has it."""
     deps = deps_of(request)
     own = tenant_of(identity)
     is_foreign = own is not None and own != body.tenant
     if is_foreign or await asyncio.to_thread(DeviceDirectory(deps.engine).get, body.tenant, body.device) is None:
         raise HTTPException(404, f"there is no device {body.tenant}/{body.device}")
-    command_id = body.request_id or new_id()
-    answer = {"id": command_id, "topic": command_topic(body.tenant, body.device)}
-    key = SENT_KEY.format(user=identity.user_id, request_id=command_id)
-    if not await _is_first(deps, key, _digest(body)):
-        return answer
     try:
-        await _publish(answer["topic"], {"id": command_id} | body.payload)
-    except BaseException:
-        # Not known to be sent: the same request may be made again.
-        await deps.redis.delete(key)
-        raise
-    return answer
-
-
-async def _publish(topic: str, payload: dict[str, Any]) -> None:
-    try:
-        handle = await asyncio.to_thread(publish_mqtt_task.submit, topic, payload, BROKER_TIMEOUT_S)
-        await handle.aresult(ANSWER_TIMEOUT_S)
+        encode_payload(body.payload, ENVELOPE_BYTES)
     except ValueError as error:
         raise HTTPException(422, f"payload: {error}") from error
-    except TimeoutError as error:
-        raise ServiceUnavailableError("mqtt_broker", "MQTT_URL", "no confirmation in time") from error
+    order = CommandOrder(user_id=identity.user_id, **body.model_dump())
+    command = await asyncio.to_thread(deps.desk.store.create, order)
+    deps.desk.wake()
+    return command_to_json(command)
 
 
-async def _is_first(deps: GatewayDeps, key: str, digest: str) -> bool:
-    """Tell whether this request is new; refuse another one under the same id."""
-    try:
-        if await deps.redis.set(key, digest, nx=True, ex=REMEMBERED_S):
-            return True
-        known = await deps.redis.get(key)
-    except RedisError as error:
-        raise ServiceUnavailableError("valkey", "REDIS_URL", str(error) or type(error).__name__) from error
-    if known is not None and _text(known) != digest:
-        raise HTTPException(409, "this request_id was used for another command")
-    return False
+@router.get("")
+async def list_commands(
+    request: Request,
+    identity: Operator,
+    tenant: Level | None = None,
+    device: Level | None = None,
+    state: CommandState | None = None,
+    user: Annotated[str | None, Query(max_length=128)] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> dict[str, Any]:
+    """Return commands, newest first, page by page."""
+    own = tenant_of(identity)
+    if own is not None and tenant not in (None, own):
+        return {"items": [], "next_cursor": None}
+    query = CommandQuery(
+        tenant=own or tenant, device=device, state=state, user_id=user, before_id=cursor, limit=limit + 1
+    )
+    found = await asyncio.to_thread(deps_of(request).desk.store.list, query)
+    return {
+        "items": [command_to_json(command) for command in found[:limit]],
+        "next_cursor": found[limit - 1].id if len(found) > limit else None,
+    }
 
 
-def _digest(body: CommandBody) -> str:
-    content = json.dumps([body.tenant, body.device, body.payload], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+@router.get("/{command_id}")
+async def get_command(request: Request, identity: Operator, command_id: Id) -> dict[str, Any]:
+    """Return one command with its history, oldest event first."""
+    command, events = await asyncio.to_thread(deps_of(request).desk.store.get, command_id, tenant_of(identity))
+    return {"command": command_to_json(command), "events": [event_to_json(event) for event in events]}

@@ -13,6 +13,7 @@ TEXT: Schema = {"type": "string"}
 OBJECT: Schema = {"type": "object"}
 OBJECTS: Schema = {"type": "array", "items": OBJECT}
 NUMBER: Schema = {"type": "number"}
+OPTIONAL_TEXT: Schema = {"type": ["string", "null"]}
 OPTIONAL_NUMBER: Schema = {"type": ["integer", "null"]}
 
 
@@ -20,6 +21,18 @@ def _holds(**fields: Schema) -> Schema:
     return {"type": "object", "required": list(fields), "properties": fields}
 
 
+COMMAND = _holds(
+    id=TEXT,
+    tenant=TEXT,
+    device=TEXT,
+    user_id=TEXT,
+    state={"enum": ["queued", "sent", "delivered", "ok", "failed", "timed_out"]},
+    detail=TEXT,
+    answer={"enum": ["ok", "failed", None]},
+    created_at=TEXT,
+    expires_at=TEXT,
+)
+ENTRY = _holds(id=TEXT)
 RUN = _holds(id=TEXT, task=TEXT, state=TEXT, progress={"type": ["number", "null"]})
 
 SHAPES: Mapping[tuple[str, str], Schema] = {
@@ -41,7 +54,7 @@ SHAPES: Mapping[tuple[str, str], Schema] = {
         detector=OBJECT,
         ingest=OBJECT,
     ),
-    ("GET", "/api/v1/alerts"): _holds(items=OBJECTS, next_cursor={"type": ["string", "null"]}),
+    ("GET", "/api/v1/alerts"): _holds(items=OBJECTS, next_cursor=OPTIONAL_TEXT),
     ("GET", "/api/v1/alerts/sparks"): _holds(sparks=OBJECT),
     ("GET", "/api/v1/alerts/{}"): _holds(alert=OBJECT, events=OBJECTS, evidence={"type": ["object", "array", "null"]}),
     ("POST", "/api/v1/alerts/actions"): _holds(count={"type": "integer"}, items=OBJECTS, changes=OBJECTS),
@@ -56,7 +69,15 @@ SHAPES: Mapping[tuple[str, str], Schema] = {
     ("DELETE", "/api/v1/heartbeats/{}/{}"): _holds(heartbeat=OBJECT),
     ("GET", "/api/v1/devices"): _holds(items=OBJECTS),
     ("GET", "/api/v1/devices/{}/{}/telemetry"): _holds(tenant=TEXT, device=TEXT, metrics=OBJECT),
-    ("POST", "/api/v1/commands"): _holds(id=TEXT, topic=TEXT),
+    ("POST", "/api/v1/commands"): COMMAND,
+    ("GET", "/api/v1/commands"): _holds(items={"type": "array", "items": COMMAND}, next_cursor=OPTIONAL_TEXT),
+    ("GET", "/api/v1/commands/{}"): _holds(command=COMMAND, events=OBJECTS),
+    ("GET", "/api/v1/directory/{}"): _holds(items={"type": "array", "items": ENTRY}, next_cursor=OPTIONAL_TEXT),
+    **{
+        (method, f"/api/v1/directory/{path}"): ENTRY
+        for method in ("GET", "PUT", "PATCH", "DELETE")
+        for path in ("{}/{}", "{}/{}/{}")
+    },
     ("GET", "/api/v1/runs"): _holds(items={"type": "array", "items": RUN}),
     ("GET", "/api/v1/runs/{}"): RUN,
     ("POST", "/api/v1/runs"): RUN,

@@ -45,6 +45,7 @@ WAYS = {
     "train": ("POST", "/api/v1/runs"),
     "cancel": ("POST", "/api/v1/runs/{}/cancel"),
     "command": ("POST", "/api/v1/commands"),
+    "directory": ("PATCH", "/api/v1/directory/{}/{}/{}"),
     "dead_letters": ("GET", "/api/v1/dead-letters"),
 }
 """What the page lets a person do -> the route that does it."""

@@ -58,6 +58,12 @@ export const api = {
   devices: () => call("GET", "devices"),
   telemetry: (tenant, device, params = {}) =>
     call("GET", `devices/${encodeURIComponent(tenant)}/${encodeURIComponent(device)}/telemetry${query(params)}`),
+  device: (tenant, device) => call("GET", `directory/devices/${encodeURIComponent(tenant)}/${encodeURIComponent(device)}`),
+  changeDevice: (tenant, device, changes) => call("PATCH", `directory/devices/${encodeURIComponent(tenant)}/${encodeURIComponent(device)}`, changes),
+  directory: (kind, params = {}) => call("GET", `directory/${kind}${query(params)}`),
+  commands: (params = {}) => call("GET", `commands${query(params)}`),
+  sendCommand: (tenant, device, payload, seconds) =>
+    call("POST", "commands", { tenant, device, payload, timeout_s: seconds, request_id: requestId() }),
   runs: (params = {}) => call("GET", `runs${query(params)}`),
   run: (id) => call("GET", `runs/${encodeURIComponent(id)}`),
   startRun: (task, args) => call("POST", "runs", { task, arguments: args, request_id: requestId() }),

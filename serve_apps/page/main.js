@@ -10,6 +10,7 @@ import { AlertActions } from "./actions.js";
 import { AlertsTable } from "./alerts_table.js";
 import { api } from "./api.js";
 import { CentrifugeClient } from "./centrifuge.js";
+import { DeviceCard } from "./device_card.js";
 import { Devices } from "./devices.js";
 import { byId, setText } from "./dom.js";
 import { Drawer } from "./drawer.js";
@@ -39,6 +40,7 @@ const drawer = new Drawer({ store, view, api, clock, actions });
 const table = new AlertsTable({ store, view, sparks, clock, onOpen: (id) => drawer.open(id), onAcknowledge: (id) => actions.acknowledge(id) });
 new TopBar({ store, view, clock, onReconnect: () => reconnect() });
 new Devices({ store, view, clock });
+new DeviceCard({ store, view, api, clock, toasts, listen: (channel, isWanted) => (isWanted ? client?.subscribe(channel) : client?.unsubscribe(channel)) });
 new Training({ store, api, clock, toasts });
 new Machine({ store, api, clock });
 

@@ -20,6 +20,8 @@ export function applyMessage(store, message, on) {
   } else if (type === "run_update") {
     store.mergeRun(data.run ?? data);
     on.onRun?.(data.run ?? data);
+  } else if (type === "command_update") {
+    if (data.command) store.mergeCommand(data.command);
   } else if (type === "task_progress") {
     store.mergeProgress(data);
   } else if (type === "ingest_status") {

@@ -11,6 +11,7 @@ import { severityRank } from "./format.js";
 
 const MAX_ALERTS = 6000;
 const MAX_POINTS = 600;
+const MAX_COMMANDS = 500;
 
 export const FINISHED = new Set(["succeeded", "failed", "cancelled", "timed_out"]);
 
@@ -26,6 +27,7 @@ export class Store {
     this.runs = new Map();
     this.curves = new Map(); // run id -> {points: [...], last}
     this.devices = [];
+    this.commands = new Map(); // id -> command; one that came as a message has no payload
     this.lanes = [];
     this.models = [];
     this.status = null;
@@ -89,6 +91,15 @@ export class Store {
       }
       this.touch("alerts");
     };
+  }
+
+  /** Take over a command; an older version is ignored, a message without the payload keeps the known one. */
+  mergeCommand(command) {
+    const known = this.commands.get(command.id);
+    if (known && known.version > command.version) return;
+    this.commands.set(command.id, { ...known, ...command });
+    if (this.commands.size > MAX_COMMANDS) this.commands.delete(this.commands.keys().next().value);
+    this.touch("commands");
   }
 
   mergeRun(run) {

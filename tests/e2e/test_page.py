@@ -250,3 +250,55 @@ def test_without_a_session_the_page_says_how_to_get_one(browser: Any, floor: "Fl
 
     expect(page.locator("code")).to_have_text("watchfloor token --link")
     context.close()
+
+
+def test_a_command_is_sent_from_the_device_and_its_state_moves(page: Page) -> None:
+    """Picking a device shows whose it is; a command is queued, goes out and comes back with the device's words."""
+    page.locator("#cells .cell", has_text="pump-7").click()
+    card = page.locator("#device")
+    expect(card.locator(".facts")).to_contain_text("Southern plants (south)")
+    expect(card.locator(".facts")).to_contain_text("Samuel South (supervisor-2)")
+    before = len(get(page, "commands?device=pump-7")["items"])
+    card.locator("input[name=payload]").fill("identify")
+    card.get_by_role("button", name="Send").click()
+    expect(card.locator(".device-note")).to_contain_text("a JSON object")
+    assert len(get(page, "commands?device=pump-7")["items"]) == before
+
+    for payload, state, words in (
+        ('{"do": "identify"}', "ok", "pump-7 blinks"),
+        ('{"do": "fly"}', "failed", "this device can do"),
+    ):
+        card.locator("input[name=payload]").fill(payload)
+        card.get_by_role("button", name="Send").click()
+        newest = card.locator(".commands li").first
+        expect(newest).to_have_attribute("data-state", state, timeout=20_000)
+        expect(newest).to_contain_text(words)
+        expect(newest).to_contain_text("by local")
+        expect(newest.locator("code")).to_have_text(payload.replace(" ", ""))
+    page.keyboard.press("Escape")
+    expect(card).to_be_hidden()
+
+
+def test_a_device_that_nobody_registered_is_adopted_on_the_page(page: Page, floor: "Floor") -> None:
+    """It is accepted and marked; an admin gives it a client and a supervisor, and the mark is gone."""
+    entry = f"{floor.url.rstrip('/')}/api/v1/directory/devices/demo/rogue-agent-key-hold"
+    headers = {"Authorization": f"Bearer {floor.token(user='colleague')}"}
+    before = page.context.request.get(entry, headers=headers).json()
+    assert page.context.request.delete(entry, headers=headers).ok
+    path = "directory/devices?known=false"
+    eventually(lambda: [one for one in get(page, path)["items"] if one["id"] == before["id"]], 30)
+    card = page.locator("#device")
+    page.locator("#cells .cell", has_text=before["id"]).click(timeout=20_000)
+    expect(card.locator(".device-known")).to_have_text("not in the directory")
+    card.get_by_role("button", name="Adopt").click()
+    card.locator("input[name=client]").fill("nowhere")
+    card.locator("button[type=submit]", has_text="Adopt").click()
+    expect(page.locator("#toasts")).to_contain_text("there is no client demo/nowhere")
+    for name in ("client", "site", "supervisor", "type"):
+        card.locator(f"input[name={name}]").fill(before[name])
+    card.locator("button[type=submit]", has_text="Adopt").click()
+
+    expect(card.locator(".device-known")).to_have_text("")
+    expect(card.locator(".facts")).to_contain_text("Northern offices (north)")
+    after = get(page, f"directory/devices/demo/{before['id']}")
+    assert (after["known"], after["updated_by"], after["supervisor"]) == (True, "local", "supervisor-1")

@@ -54,6 +54,27 @@ def test_what_cannot_be_used_is_counted_and_ingest_goes_on(floor: Floor) -> None
     assert re.search(r"newest reasons +(not_json|unknown_topic) \d", table), table
 
 
+def test_a_command_goes_to_a_device_and_its_answer_comes_back(floor: Floor) -> None:
+    """Followed to its end on the command line: done, or failed with the device's words, or refused at the door."""
+    done = floor.cli("command", "demo/pump-7", '{"do": "identify"}', "--wait", "--json")
+    failed = floor.cli("command", "demo/pump-7", '{"do": "fly"}', "--wait", "--request-id", "a-request-id")
+    again = floor.cli("command", "demo/pump-7", '{"do": "fly"}', "--request-id", "a-request-id", "--json")
+    nobody = floor.cli("command", "demo/nobody", "{}")
+    nonsense = floor.cli("command", "demo/pump-7", "identify")
+    device = floor.cli("directory", "show", "device", "demo/pump-7", "--json")
+
+    command = json.loads(done.stdout)
+    assert (done.returncode, command["state"], command["user_id"]) == (0, "ok", "local"), done.stderr
+    assert command["detail"].startswith("pump-7 blinks")
+    assert failed.returncode == 1
+    assert failed.stdout.splitlines()[-1].endswith('failed this device can do "identify" and "restart"')
+    assert json.loads(again.stdout)["id"] == failed.stdout.split()[0]
+    assert (nobody.returncode, nonsense.returncode) == (2, 2)
+    assert "there is no device demo/nobody" in nobody.stderr
+    assert "the payload is no JSON" in nonsense.stderr
+    assert json.loads(device.stdout)["supervisor_name"] == "Samuel South"
+
+
 def test_speed_and_start_of_the_demo_are_said(floor: Floor) -> None:
     """Nobody has to wonder whether a part of a series was chosen to look good."""
     detail = floor.status()["services"]["demo"]["detail"]

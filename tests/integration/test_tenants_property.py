@@ -8,6 +8,7 @@ searched for secrets that are not its own.
 
 import asyncio
 import json
+import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster.runs import RunRequest
+from ingest.command import CommandOrder
 from ingest.dead_letter import DeadLetter, DeadLetterStore
 from ingest.directory import DeviceDirectory, DeviceEntry
+from ingest.directory_entry import Entry, Kind
+from ingest.directory_store import DirectoryStore
 from ingest.payload import Reading, Reason
-from serve_apps.api import commands, devices, uni
+from serve_apps.api import devices, uni
 from serve_apps.auth import Role, issue_channel_token, issue_token
 from serve_apps.authorisation import ROUTES
 from serve_apps.connection import Connection
@@ -85,6 +89,9 @@ GETS = (
     "/api/v1/alerts/sparks?ids={alert}", "/api/v1/alerts/{alert}", "/api/v1/devices",
     "/api/v1/devices/{device}/telemetry", "/api/v1/runs", "/api/v1/runs?state=queued&limit=1", "/api/v1/runs/{run}",
     "/api/v1/lanes", "/api/v1/models", "/api/v1/dead-letters", "/api/v1/dead-letters?limit=1", "/api/openapi.json",
+    "/api/v1/commands", "/api/v1/commands?limit=1", "/api/v1/commands/{command}", "/api/v1/directory/tenants",
+    "/api/v1/directory/clients", "/api/v1/directory/users?limit=1", "/api/v1/directory/devices?q=e",
+    "/api/v1/directory/users/{user}", "/api/v1/directory/devices/{device}",
 )  # fmt: skip
 POSTS = (
     "/api/v1/alerts/actions", "/api/v1/commands", "/api/v1/runs", "/api/v1/runs/{run}/cancel",
@@ -92,6 +99,14 @@ POSTS = (
     "/api/batch", "/api/info", "/api/history_remove", "/api/disconnect", "/api/subscribe", "/api/unsubscribe",
     "/api/v1/drain",
 )  # fmt: skip
+WRITES: tuple[tuple[str, str, dict[str, Any] | None], ...] = (
+    ("PUT", "/api/v1/directory/users/{user}", {"name": "Clerk"}),
+    ("PATCH", "/api/v1/directory/users/{user}", {"role": "viewer"}),
+    ("DELETE", "/api/v1/directory/users/{user}", None),
+    ("PUT", "/api/v1/directory/devices/{device}", {"client": "7"}),
+    ("PATCH", "/api/v1/directory/devices/{device}", {"supervisor": "alpha-clerk"}),
+    ("DELETE", "/api/v1/directory/devices/{device}", None),
+)
 
 
 def audience(channel: str) -> str:
@@ -165,6 +180,8 @@ class World:
             ]
         )  # fmt: skip
         DeadLetterStore(self.api.engine, source="test").add([letter(tenant) for tenant in TENANTS])
+        self._fill_directory()
+        self.commands = [self._command(*name.split("/")) for name in DEVICES]
         self.runs = [self._run(tenant) for tenant in RUNS]
         self.alerts = self._alerts()
 
@@ -220,12 +237,23 @@ class World:
         await client.connection.on_text(json.dumps({"id": client.number, method: asked}))
 
     async def get(self, client: Client, path: str, number: int) -> None:
+        await self._answered(client, path, client.http.get(self._named(path, number)))
+
+    async def write(self, client: Client, which: int, number: int) -> None:
+        """Change an entry of the directory, its own or not."""
+        method, path, body = WRITES[which % len(WRITES)]
+        call = client.http.request(method, self._named(path, number), **({} if body is None else {"json": body}))
+        await self._answered(client, path, call)
+
+    def _named(self, path: str, number: int) -> str:
         names = {
             "alert": self.alerts[number % len(self.alerts)],
             "device": DEVICES[number % len(DEVICES)],
             "run": self.runs[number % len(self.runs)],
+            "command": self.commands[number % len(self.commands)],
+            "user": f"{TENANTS[number % len(TENANTS)]}-clerk",
         }
-        await self._answered(client, path, client.http.get(path.format(**names)))
+        return path.format(**names)
 
     async def post(self, client: Client, path: str, channel: str, number: int) -> None:
         """Call a route about a channel, or about one of the objects; a payload carries the caller's own secret."""
@@ -291,6 +319,24 @@ class World:
         assert answer.status_code < 500 or answer.status_code == 503, f"{path}: {answer.text}"
         client.answers.append((path, f"{answer.headers} {answer.text}"))
 
+    def _fill_directory(self) -> None:
+        store = DirectoryStore(self.api.engine, self.api.clock)
+        for tenant in TENANTS:
+            name = secret_of(tenant)
+            store.put(Entry(kind=Kind.TENANT, id=tenant, name=name), f"{tenant}-admin")
+            store.put(Entry(kind=Kind.CLIENT, id="7", tenant=tenant, name=name), f"{tenant}-admin")
+            store.put(Entry(kind=Kind.USER, id=f"{tenant}-clerk", tenant=tenant, name=name), f"{tenant}-admin")
+
+    def _command(self, tenant: str, device: str) -> str:
+        order = CommandOrder(
+            tenant=tenant,
+            device=device,
+            payload={"do": secret_of(tenant)},
+            timeout_s=600.0,
+            user_id=f"{tenant}-operator",
+        )
+        return self.api.commands.create(order).id
+
     def _run(self, tenant: str | None) -> str:
         wanted = RunRequest(
             task="train_model",
@@ -341,16 +387,6 @@ class SecretStream:
         ]
 
 
-class SentCommands:
-    """``publish_mqtt_task`` without Ray."""
-
-    def submit(self, _topic: str, _payload: dict[str, Any], _timeout_s: float) -> "SentCommands":
-        return self
-
-    async def aresult(self, _timeout_s: float) -> None:
-        return None
-
-
 WHO = st.integers(0, len(PEOPLE) - 1)
 CHANNEL = st.sampled_from(CHANNELS)
 NUMBER = st.integers(0, 11)
@@ -362,6 +398,7 @@ STEP = st.one_of(
     st.tuples(st.just("disconnect"), WHO),
     st.tuples(st.just("command"), WHO, st.sampled_from(METHODS), CHANNEL, NUMBER, st.booleans()),
     st.tuples(st.just("command"), WHO, st.just("subscribe"), CHANNEL, NUMBER, st.booleans()),
+    st.tuples(st.just("write"), WHO, NUMBER, NUMBER),
     st.tuples(st.just("get"), WHO, st.sampled_from(GETS), NUMBER),
     st.tuples(st.just("post"), WHO, st.sampled_from(POSTS), CHANNEL, NUMBER),
     st.tuples(st.just("turn"), st.integers(1, 20)),
@@ -372,7 +409,6 @@ STEP = st.one_of(
 async def live(steps: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "_stream", lambda _url: SecretStream())
-        patch.setattr(commands, "publish_mqtt_task", SentCommands())
         world = World(Path(folder))
         try:
             for channel in CHANNELS:  # so that there is something to recover and to read
@@ -402,6 +438,8 @@ async def perform(world: World, action: str, arguments: list[Any]) -> None:
             await world.get(world.clients[who], *rest)
         case "post", [who, *rest]:
             await world.post(world.clients[who], *rest)
+        case "write", [who, *rest]:
+            await world.write(world.clients[who], *rest)
         case "turn", [times]:
             await world.turn(times)
         case "pause", [seconds]:
@@ -433,6 +471,7 @@ async def test_everybody_asks_for_everything() -> None:
                 steps += [("post", who, path, channel, 0) for path in PER_CHANNEL]
             steps += [("get", who, path, number) for path in GETS for number in range(4)]
             steps += [("post", who, path, "noc:all", number) for path in POSTS for number in range(4)]
+            steps += [("write", who, which, number) for which in range(len(WRITES)) for number in range(4)]
         await live(steps)
 
 
@@ -448,8 +487,8 @@ def test_the_search_finds_a_leak() -> None:
 def test_every_guarded_route_is_asked() -> None:
     """A new route belongs into ``GETS`` or ``POSTS``, or shows that it tells nobody's data."""
     asked = {("GET", path.partition("?")[0]) for path in GETS} | {("POST", path) for path in POSTS}
+    asked |= {(method, path) for method, path, _ in WRITES}
     templates = {
-        (method, path.replace("{device}", "{}/{}").replace("{alert}", "{}").replace("{run}", "{}"))
-        for method, path in asked
+        (method, re.sub(r"{\w+}|(?<=directory/)\w+", "{}", path.replace("{device}", "{}/{}"))) for method, path in asked
     }
     assert {key for key, access in ROUTES.items() if isinstance(access, Role)} == templates

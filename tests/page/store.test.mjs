@@ -46,11 +46,22 @@ test("messages of every kind reach their place, unknown ones nothing", () => {
   applyMessage(store, { type: "run_update", data: { id: "r", state: "running", version: 1 } }, on);
   applyMessage(store, { type: "ingest_status", data: { rate: 3 } }, on);
   applyMessage(store, { type: "model_update", data: {} }, on);
+  applyMessage(store, { type: "command_update", data: { command: { id: "c", state: "sent", version: 2 } } }, on);
   applyMessage(store, { type: "system_alert", data: { message: "ingest stopped" } }, on);
   applyMessage(store, { type: "of_tomorrow", data: {} }, on);
   assert.equal(store.alertCount, 5);
   assert.deepEqual(heard, ["critical_alert", "alert_notification", "tenant_alert", "supervisor_alert", "alert_update", "model_update", "ingest stopped"]);
-  assert.deepEqual([store.runs.get("r").state, store.ingest.data.rate], ["running", 3]);
+  assert.deepEqual([store.runs.get("r").state, store.ingest.data.rate, store.commands.get("c").state], ["running", 3, "sent"]);
+});
+
+test("a command only moves on, and a message without a payload keeps the one that is known", () => {
+  const store = new Store(now);
+  store.mergeCommand({ id: "c", state: "queued", version: 1, payload: { do: "lock" } });
+  store.mergeCommand({ id: "c", state: "ok", version: 3 });
+  store.mergeCommand({ id: "c", state: "sent", version: 2 });
+  assert.deepEqual(store.commands.get("c"), { id: "c", state: "ok", version: 3, payload: { do: "lock" } });
+  for (let number = 0; number < 600; number += 1) store.mergeCommand({ id: `x${number}`, version: 1 });
+  assert.equal(store.commands.size, 500);
 });
 
 test("a run's bar never goes back, and each value is one point of its curve", () => {

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fakes_alerts import START_S, FakeHub, a_silence, decision, device_alert
 from fakes_alerts import FakeClock as AlertClock
+from fakes_commands import make_order
 from fakes_realtime import ScriptedTransport
 from sqlalchemy import insert
 
@@ -19,6 +20,8 @@ from ingest.alerts.relay import Relay
 from ingest.alerts.silence_relay import SilenceRelay
 from ingest.alerts.silence_store import SilenceStore
 from ingest.alerts.store import AlertStore
+from ingest.command_relay import CommandRelay
+from ingest.command_store import CommandStore
 from ingest.directory import devices
 from ingest.episode import Change
 from ingest.ingest_service import IngestStatus
@@ -57,12 +60,18 @@ FIELDS = {
         "lag_s rate readings_total stores window"
     ),
     "model_update": f"{MODEL} alias metrics revision",
+    "command_update": "command command_id event",
 }
 ALERT = (
     "ack_expires_at acked_at acked_by cleared_at client_id closed_at closed_by condition count device_id escalated_to "
     "escalation_level fingerprint handling id labels last_seen_at metric occurrence recorded_at severity site source "
     "starts_at suppressed_by tenant text title value verdict verdict_by version"
 )
+COMMAND = (
+    "answer answered_at attempts created_at delivered_at detail device ended_at expires_at id request_id sent_at state "
+    "tenant user_id version"
+)
+EVENT = "actor at detail id late seq state"
 SOURCE = "kind model model_version rule score threshold"
 
 
@@ -76,7 +85,9 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, A
     ingest_stops(broadcaster)
     broadcaster.close()
     found: dict[str, list[dict[str, Any]]] = {}
-    for draft in [*transport.sent, *alerts_happen(tmp_path_factory.mktemp("alerts")).published.values()]:
+    alerts = alerts_happen(tmp_path_factory.mktemp("alerts"))
+    commands = a_command_is_given(tmp_path_factory.mktemp("commands"))
+    for draft in [*transport.sent, *alerts.published.values(), *commands.published.values()]:
         message = json.loads(draft.data)
         found.setdefault(message["type"], []).append(message["data"])
     return found
@@ -145,6 +156,16 @@ def alerts_happen(folder: Path) -> FakeHub:
     return hub
 
 
+def a_command_is_given(folder: Path) -> FakeHub:
+    engine = open_engine(f"sqlite:///{folder}/floor.db")
+    metadata.create_all(engine)
+    clock, hub = AlertClock(), FakeHub()
+    store = CommandStore(engine, clock)
+    store.create(make_order())
+    CommandRelay(store, hub, clock).turn()
+    return hub
+
+
 @pytest.mark.parametrize("message_type", [str(kind) for kind in MessageType])
 def test_the_fields_of_each_type_are_the_agreed_ones(sent: dict[str, list[dict[str, Any]]], message_type: str) -> None:
     """Every type has a producer here; a renamed, new or missing field is a change of the protocol."""
@@ -159,3 +180,10 @@ def test_the_alert_in_a_message_has_the_agreed_fields(sent: dict[str, list[dict[
     for data in sent[message_type]:
         assert sorted(data["alert"]) == ALERT.split()
         assert sorted(data["alert"]["source"]) == SOURCE.split()
+
+
+def test_the_command_in_a_message_has_the_agreed_fields(sent: dict[str, list[dict[str, Any]]]) -> None:
+    """Without its payload, which not everybody who listens to the device may see."""
+    for data in sent["command_update"]:
+        assert sorted(data["command"]) == COMMAND.split()
+        assert sorted(data["event"]) == EVENT.split()

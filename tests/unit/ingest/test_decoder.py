@@ -10,14 +10,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.alerts.model import Severity
-from ingest.decoder import ClockTolerance, Decoder
-from ingest.payload import DeviceAlert, Flag, PayloadError, Reading, Reason, StateChange, decode_reading, encode_reading
+from ingest.decoder import _ACK_FIELDS, _ALERT_FIELDS, _TELEMETRY_FIELDS, ClockTolerance, Decoder
+from ingest.payload import (
+    AckStatus,
+    CommandAck,
+    DeviceAlert,
+    Flag,
+    PayloadError,
+    Reading,
+    Reason,
+    StateChange,
+    decode_reading,
+    encode_reading,
+)
 from ingest.topics import Topic, TopicClass
 
 NOW = 1_790_000_001.0
 TELEMETRY = Topic(TopicClass.TELEMETRY, "acme", "pump-7")
 ALERT = Topic(TopicClass.ALERT, "acme", "pump-7")
 STATE = Topic(TopicClass.STATE, "acme", "pump-7")
+ACK = Topic(TopicClass.COMMAND_ACK, "acme", "pump-7")
 
 
 @pytest.fixture
@@ -25,12 +37,26 @@ def decoder() -> Decoder:
     return Decoder(ClockTolerance())
 
 
-def decode(decoder: Decoder, kind: str, data: bytes) -> Reading | DeviceAlert | StateChange:
+def decode(decoder: Decoder, kind: str, data: bytes) -> Reading | DeviceAlert | StateChange | CommandAck:
     if kind == "telemetry":
         return decoder.reading(TELEMETRY, data, NOW)
     if kind == "alert":
         return decoder.alert(ALERT, data, NOW)
+    if kind == "cmd/ack":
+        return decoder.command_ack(ACK, data, NOW)
     return decoder.state(STATE, data, NOW)
+
+
+def test_an_answer_names_its_command_in_the_payload_or_beside_it(decoder: Decoder) -> None:
+    """MQTT 5's correlation data stands for the id; the two must not differ, and neither may be nonsense."""
+    data = b'{"command_id":"c1","status":"failed","detail":"stuck","ts":1}'
+    expected = CommandAck("acme", "pump-7", "c1", AckStatus.FAILED, "stuck", NOW)
+
+    assert decoder.command_ack(ACK, data, NOW) == decoder.command_ack(ACK, data, NOW, b"c1") == expected
+    assert decoder.command_ack(ACK, b'{"status":"ok"}', NOW, b"c1").command_id == "c1"
+    for correlation in (b"c2", b"\xff", b"c 1", b"c" * 65):
+        with pytest.raises(PayloadError, match="bad_value"):
+            decoder.command_ack(ACK, data, NOW, correlation)
 
 
 def test_a_reading_carries_what_the_device_said(decoder: Decoder) -> None:
@@ -194,7 +220,7 @@ documents = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
 )
 almost = st.dictionaries(
-    st.sampled_from(["ts", "boot_id", "seq", "values", "recorded_at", "severity", "message", "alert_type", "labels"]),
+    st.sampled_from(sorted(_TELEMETRY_FIELDS | _ALERT_FIELDS | _ACK_FIELDS)),
     documents | st.dictionaries(st.text(max_size=5), scalars, max_size=3),
 )
 
@@ -204,7 +230,7 @@ almost = st.dictionaries(
 def test_any_bytes_give_a_result_or_a_payload_error(data: bytes) -> None:
     """Nothing a device sends makes the decoder raise anything else, and what passes is sound."""
     decoder = Decoder(ClockTolerance())
-    for kind in ("telemetry", "alert", "state"):
+    for kind in ("telemetry", "alert", "state", "cmd/ack"):
         try:
             decoded = decode(decoder, kind, data)
         except PayloadError:

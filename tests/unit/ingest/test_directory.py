@@ -1,11 +1,11 @@
-"""The device directory: what is registered, what is merely seen, and CSV files."""
-
-from pathlib import Path
+"""The device directory: what is registered, and what is merely seen."""
 
 import pytest
 from sqlalchemy import Engine
 
-from ingest.directory import Device, DeviceDirectory, DeviceEntry, read_entries
+from ingest import directory_csv
+from ingest.directory import Device, DeviceDirectory, DeviceEntry
+from ingest.directory_entry import Kind
 from ingest.recorded import series_names
 from ingest.simulate import DIRECTORY_CSV
 
@@ -58,37 +58,11 @@ def test_the_list_is_per_tenant(directory: DeviceDirectory) -> None:
     assert len(directory.list()) == 3
 
 
-def test_a_csv_is_read(tmp_path: Path) -> None:
-    """Empty cells and missing columns are None; a BOM from a spreadsheet is no column name."""
-    path = tmp_path / "devices.csv"
-    path.write_bytes(b"\xef\xbb\xbftenant,device,site\nacme,pump-7,plant 2\nacme,pump-8,\n")
-
-    assert read_entries(path) == [DeviceEntry("acme", "pump-7", site="plant 2"), DeviceEntry("acme", "pump-8")]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        pytest.param("device\npump", "columns must be", id="no-tenant"),
-        pytest.param("tenant,device,owner\na,b,c", "columns must be", id="unknown-column"),
-        pytest.param("", "columns must be", id="empty"),
-        pytest.param("tenant,device\nacme,pump 7", "row 2", id="no-topic-level"),
-        pytest.param("tenant,device\nacme,a\nacme", "row 3", id="short-row"),
-        pytest.param("tenant,device\nacme,a,b,c", "row 2", id="long-row"),
-    ],
-)
-def test_a_wrong_csv_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
-    """Nothing of a file with an error is used."""
-    path = tmp_path / "devices.csv"
-    path.write_text(text, encoding="utf-8")
-
-    with pytest.raises(ValueError, match=message):
-        read_entries(path)
-
-
 def test_the_demo_directory_names_every_simulated_device() -> None:
     """Each recorded series has a device with a supervisor, so its alerts reach somebody."""
-    entries = {entry.device: entry for entry in read_entries(DIRECTORY_CSV)}
+    sheet = directory_csv.read(DIRECTORY_CSV.read_bytes())
+    entries = {entry.id: entry for entry in sheet.entries.values() if entry.kind is Kind.DEVICE}
 
+    assert sheet.problems == ()
     assert set(entries) == {name.replace("_", "-") for name in series_names()} | {"door-3", "pump-7"}
-    assert all(entry.supervisor_id and entry.client_id and entry.tenant == "demo" for entry in entries.values())
+    assert all(entry.supervisor and entry.client and entry.tenant == "demo" for entry in entries.values())

@@ -9,7 +9,7 @@ from fakes_ingest import make_delivery
 from ingest.dead_letter import DeadLetter
 from ingest.decoder import ClockTolerance
 from ingest.delivery import MAX_PAYLOAD_BYTES, cut_payload
-from ingest.payload import DeviceAlert, Reading, Reason, StateChange
+from ingest.payload import CommandAck, DeviceAlert, Reading, Reason, StateChange
 from ingest.pipeline import Pipeline
 from ingest.topics import TopicTree
 
@@ -29,7 +29,8 @@ def pipeline() -> Pipeline:
         pytest.param("wf/acme/d/unheard-of", b"{}", DeadLetter, id="unknown-topic"),
         pytest.param("wf/acme/d/state", b'{"online":true}', type(None), id="state-has-its-own-connection"),
         pytest.param("wf/acme/d/cmd", b"{}", type(None), id="our-own-command"),
-        pytest.param("wf/acme/d/cmd/ack", b"{}", type(None), id="answer-to-a-command"),
+        pytest.param("wf/acme/d/cmd/ack", b'{"command_id":"c","status":"ok"}', CommandAck, id="answer-to-a-command"),
+        pytest.param("wf/acme/d/cmd/ack", b"{}", DeadLetter, id="bad-answer"),
     ],
 )
 def test_the_main_connection_judges_by_topic(pipeline: Pipeline, topic: str, payload: bytes, kind: type) -> None:

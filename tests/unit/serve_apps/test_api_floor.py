@@ -1,44 +1,17 @@
-"""Devices, dead letters, models, commands, configuration and status over HTTP."""
+"""Devices, dead letters, models, configuration and status over HTTP."""
 
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from cluster.errors import CircuitOpenError
 from ingest.dead_letter import DeadLetter, DeadLetterStore
 from ingest.directory import DeviceDirectory, DeviceEntry
 from ingest.payload import Reading, Reason
-from serve_apps.api import commands, devices
+from serve_apps.api import devices
 from serve_apps.api.status import judge_ingest
 from serve_apps.status import EMPTY
 from tests.fakes_alerts import START_S, device_alert, readings
 from tests.fakes_api import ApiFloor
-
-COMMANDS = "/api/v1/commands"
-
-
-class FakeTask:
-    """``publish_mqtt_task`` without Ray: remembers, or fails as told."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, dict[str, Any]]] = []
-        self.error: Exception | None = None
-
-    def submit(self, topic: str, payload: dict[str, Any], _timeout_s: float) -> "FakeTask":
-        self.sent.append((topic, payload))
-        return self
-
-    async def aresult(self, _timeout_s: float) -> None:
-        if self.error is not None:
-            raise self.error
-
-
-@pytest.fixture
-def task(monkeypatch: pytest.MonkeyPatch) -> FakeTask:
-    task = FakeTask()
-    monkeypatch.setattr(commands, "publish_mqtt_task", task)
-    return task
 
 
 def register(api: ApiFloor, *names: str) -> None:
@@ -106,71 +79,6 @@ def letter(topic: str, payload: bytes) -> DeadLetter:
     )
 
 
-async def test_a_command_is_published_once(api: ApiFloor, task: FakeTask) -> None:
-    """It carries its id, a repeated request is not sent again, another one under the same id is refused."""
-    register(api, "demo/door-1")
-    body = {"tenant": "demo", "device": "door-1", "payload": {"do": "lock"}, "request_id": "request-1"}
-    async with api.caller("operator") as caller:
-        first = await caller.post(COMMANDS, json=body)
-        again = await caller.post(COMMANDS, json=body)
-        other = await caller.post(COMMANDS, json=body | {"payload": {"do": "unlock"}})
-
-    assert (first.status_code, again.status_code, other.status_code) == (202, 202, 409)
-    assert first.json() == again.json() == {"id": "request-1", "topic": "wf/demo/door-1/cmd"}
-    assert task.sent == [("wf/demo/door-1/cmd", {"id": "request-1", "do": "lock"})]
-
-
-async def test_a_command_that_was_not_sent_may_be_tried_again(api: ApiFloor, task: FakeTask) -> None:
-    """With the circuit open the answer is 503 and the id is free."""
-    register(api, "demo/door-1")
-    body = {"tenant": "demo", "device": "door-1", "payload": {}, "request_id": "request-1"}
-    task.error = CircuitOpenError("mqtt_broker", 30.0)
-    async with api.caller("operator") as caller:
-        refused = await caller.post(COMMANDS, json=body)
-        task.error = None
-        accepted = await caller.post(COMMANDS, json=body)
-
-    assert refused.status_code == 503
-    assert refused.headers["retry-after"] == "2"
-    assert "mqtt_broker" in refused.json()["error"]["message"]
-    assert accepted.status_code == 202
-
-
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        pytest.param({"tenant": "others", "device": "door-1", "payload": {}}, 404, id="foreign-tenant"),
-        pytest.param({"tenant": "demo", "device": "nobody", "payload": {}}, 404, id="unknown-device"),
-        pytest.param({"tenant": "demo", "device": "door/+", "payload": {}}, 422, id="wildcard"),
-        pytest.param({"tenant": "demo", "device": "door-1", "payload": "lock"}, 422, id="text"),
-    ],
-)
-async def test_commands_reach_own_devices_only(
-    api: ApiFloor, task: FakeTask, body: dict[str, Any], status: int
-) -> None:
-    """Nothing is published for a device that is not the caller's."""
-    register(api, "demo/door-1", "others/door-1")
-    async with api.caller("operator", tenant="demo") as caller:
-        answer = await caller.post(COMMANDS, json=body)
-
-    assert answer.status_code == status
-    assert task.sent == []
-
-
-async def test_nan_is_not_json(api: ApiFloor, task: FakeTask) -> None:
-    """Python's parser would take it; no device's would."""
-    register(api, "demo/door-1")
-    async with api.caller("operator") as caller:
-        answer = await caller.post(
-            COMMANDS,
-            content=b'{"tenant":"demo","device":"door-1","payload":{"x":NaN}}',
-            headers={"content-type": "application/json"},
-        )
-
-    assert answer.status_code == 422
-    assert task.sent == []
-
-
 async def test_models_are_empty_before_the_first_training(api: ApiFloor) -> None:
     """No storage folder yet is no failure."""
     async with api.caller("viewer", tenant="demo") as caller:
@@ -190,6 +98,7 @@ async def test_config_says_what_the_caller_may(api: ApiFloor) -> None:
         "train": False,
         "cancel": False,
         "command": True,
+        "directory": False,
         "dead_letters": True,
     }
     assert {"id": "recorded:nyc_taxi", "title": "recorded: nyc_taxi"} in config["training"]["datasets"]
