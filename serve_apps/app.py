@@ -20,6 +20,7 @@ from serve_apps import openapi, pages, rpc, websocket
 from serve_apps.api import (
     alerts,
     batch,
+    circuits,
     commands,
     control,
     dead_letters,
@@ -48,7 +49,7 @@ ROUTERS = tuple(
     module.router
     for module in (
         websocket, uni, publish, history, presence, control, batch, openapi, signin, status, drain, alerts, devices,
-        commands, runs, lanes, models, dead_letters, pages,
+        commands, circuits, runs, lanes, models, dead_letters, pages,
     )
 )  # fmt: skip
 
