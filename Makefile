@@ -30,7 +30,7 @@ check: $(DEV_STAMP) ## Lint, types, import directions, spelling, unit tests; no 
 	@$(MAKE) --no-print-directory -j2 --output-sync=target lint unit
 
 unit: $(DEV_STAMP)
-	pytest $(PARALLEL) tests/unit
+	pytest $(PARALLEL) -m "not postgres" tests/unit
 
 lint: $(DEV_STAMP) ## The static part of check
 	ruff check .
@@ -119,6 +119,7 @@ setup-system:
 	@missing=""; \
 	  command -v chromium >/dev/null || command -v chromium-browser >/dev/null || missing="$$missing chromium"; \
 	  { command -v mosquitto || [ -x /usr/sbin/mosquitto ]; } >/dev/null || missing="$$missing mosquitto"; \
+	  { command -v postgres || ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1 || missing="$$missing postgresql"; \
 	  if [ -z "$$missing" ]; then exit 0; fi; \
 	  if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then \
 	    echo "Installing Debian's$$missing for the tests"; \

@@ -29,10 +29,14 @@ from collections.abc import Callable, Iterator  # noqa: E402
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+from sqlalchemy import Engine  # noqa: E402
 
+from cluster import migrate  # noqa: E402
 from cluster.embedded import Credentials, EmbeddedService, EmbeddedSettings, mqtt_service, redis_service  # noqa: E402
 from cluster.ports import free_port  # noqa: E402
+from cluster.store import open_engine  # noqa: E402
 from tests.floors import Floor, watchfloor  # noqa: E402
+from tests.postgres import MIGRATED, Postgres, find_postgres, own_postgres  # noqa: E402
 
 # A fresh checkout builds Hypothesis' table of characters at the first draw, and a busy machine is slow at any
 # draw: neither says anything about the code under test.
@@ -47,6 +51,7 @@ MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/s
 LEFT_OUT_WITHOUT: dict[str, tuple[object, str]] = {
     "browser": (CHROMIUM, "Chromium is not installed; Debian: apt-get install chromium"),
     "mosquitto": (MOSQUITTO, "mosquitto is not installed; Debian: apt-get install mosquitto"),
+    "postgres": (find_postgres(), "PostgreSQL is not installed; Debian: apt-get install postgresql"),
     "gpu": (shutil.which("nvidia-smi"), "there is no accelerator here"),
 }
 """Marker -> whether what it needs is there, and how to get it."""
@@ -122,6 +127,61 @@ def redis_url(redis_server: str) -> str:
 def mqtt_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a real MQTT 3.1.1 broker for the whole session; use topics and client ids of your own."""
     yield from _running(mqtt_service, tmp_path_factory.mktemp("mqtt"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL for the whole session; make databases of your own in it, and leave it running."""
+    with own_postgres() as server:
+        yield server
+
+
+# Every SQL store keeps its promises on both databases: a test that takes ``sql`` or ``database_url`` runs once on
+# each, on a database of its own that the migrations have made. `make check` leaves PostgreSQL out.
+DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with the newest schema, to be copied."""
+    path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
+    migrate.upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: Postgres) -> Postgres:
+    """A PostgreSQL whose database ``migrated`` has the newest schema, to be copied."""
+    migrate.upgrade(postgres.create_database(MIGRATED))
+    return postgres
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of a database with the newest schema and no rows."""
+    if request.param == "sqlite":
+        path = tmp_path / "floor.db"
+        shutil.copy(request.getfixturevalue("migrated_file"), path)
+        yield f"sqlite:///{path}"
+    else:
+        yield from request.getfixturevalue("migrated_postgres").lend_database(MIGRATED)
+
+
+@pytest.fixture(params=DATABASES)
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of a database without any table."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/empty.db"
+    else:
+        yield from request.getfixturevalue("postgres").lend_database()
+
+
+@pytest.fixture
+def sql(database_url: str) -> Iterator[Engine]:
+    """An engine on ``database_url``."""
+    engine = open_engine(database_url)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture(scope="session")

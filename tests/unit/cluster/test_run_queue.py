@@ -1,9 +1,8 @@
 """The run queue, step by step, on a real table with jobs that do what the test says."""
 
-from pathlib import Path
-
 import pytest
 from fakes_cluster import FakeClock, FakeJobs
+from sqlalchemy import Engine
 
 from cluster.errors import RunNotFoundError, RunStateError, UnknownTaskError
 from cluster.job_backend import JobState
@@ -11,15 +10,13 @@ from cluster.lanes import LANES
 from cluster.run_queue import RunQueue, RunQueueSettings
 from cluster.run_store import RunStore
 from cluster.runs import Run, RunRequest, RunState, run_to_json
-from cluster.store import metadata, open_engine
 
 
 class Queue:
     """A queue, its clock, its jobs and what its listener heard."""
 
-    def __init__(self, folder: Path) -> None:
-        self.engine = open_engine(f"sqlite:///{folder}/floor.db")
-        metadata.create_all(self.engine)
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self.clock = FakeClock()
         self.jobs = FakeJobs()
         self.heard: list[Run] = []
@@ -47,8 +44,8 @@ class Queue:
 
 
 @pytest.fixture
-def q(tmp_path: Path) -> Queue:
-    return Queue(tmp_path)
+def q(sql: Engine) -> Queue:
+    return Queue(sql)
 
 
 class TestLife:

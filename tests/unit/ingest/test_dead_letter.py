@@ -1,20 +1,17 @@
 """Dead letters in SQL: once each, counted, cut, and gone in time."""
 
 import hashlib
-from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
-from cluster.store import metadata, open_engine
 from ingest.dead_letter import KEPT_BYTES, DeadLetter, DeadLetterStore
 from ingest.payload import Reason
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> DeadLetterStore:
-    engine = open_engine(f"sqlite:///{tmp_path}/floor.db")
-    metadata.create_all(engine)
-    return DeadLetterStore(engine, source="ingest-0")
+def store(sql: Engine) -> DeadLetterStore:
+    return DeadLetterStore(sql, source="ingest-0")
 
 
 def letter(

@@ -3,18 +3,16 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
-from cluster.store import metadata, open_engine
 from ingest.directory import Device, DeviceDirectory, DeviceEntry, read_entries
 from ingest.recorded import series_names
 from ingest.simulate import DIRECTORY_CSV
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> DeviceDirectory:
-    engine = open_engine(f"sqlite:///{tmp_path}/floor.db")
-    metadata.create_all(engine)
-    return DeviceDirectory(engine)
+def directory(sql: Engine) -> DeviceDirectory:
+    return DeviceDirectory(sql)
 
 
 def test_a_strange_device_is_accepted_and_marked(directory: DeviceDirectory) -> None:

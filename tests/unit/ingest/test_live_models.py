@@ -1,25 +1,17 @@
 """An alias moves by compare-and-set, and a version that cannot score is refused."""
 
 from importlib.metadata import EntryPoint, EntryPoints
-from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import Engine
 
-from cluster.store import metadata, open_engine, read_transaction, write_transaction
+from cluster.store import read_transaction, write_transaction
 from ingest import scorer as scorer_module
 from ingest.errors import ScorerError, StaleRevisionError
 from ingest.live_models import LiveModel, read_live_model, write_live_model
 from ingest.scorer import load_scorer
 from tests.fakes_alerts import LastDifference
-
-
-@pytest.fixture
-def sql(tmp_path: Path) -> Engine:
-    engine = open_engine(f"sqlite:///{tmp_path}/floor.db")
-    metadata.create_all(engine)
-    return engine
 
 
 def promote(engine: Engine, version: str, expected_revision: int) -> LiveModel:

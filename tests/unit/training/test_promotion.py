@@ -1,12 +1,11 @@
 """Aliases: moved by compare-and-set, with a journal that only grows."""
 
 import threading
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
-from cluster.store import metadata, open_engine, read_transaction
+from cluster.store import read_transaction
 from ingest.errors import StaleRevisionError
 from ingest.live_models import PREVIOUS, read_live_model
 from training.completion import go_live
@@ -15,10 +14,8 @@ from training.promotion import champion, journal, promote
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    engine = open_engine(f"sqlite:///{tmp_path}/floor.db")
-    metadata.create_all(engine)
-    return engine
+def engine(sql: Engine) -> Engine:
+    return sql
 
 
 def manifest(version: str) -> Manifest:

@@ -1,11 +1,8 @@
-"""A real SQLite file, engine, store and relay for the tests of alerts."""
-
-from pathlib import Path
+"""Alert engine, store and relay for the tests of alerts."""
 
 import pytest
 from sqlalchemy import Engine
 
-from cluster.store import metadata, open_engine
 from ingest.alerts.engine import AlertEngine
 from ingest.alerts.relay import Relay
 from ingest.alerts.store import AlertStore
@@ -15,13 +12,6 @@ from tests.fakes_alerts import FakeClock, FakeHub
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
-
-
-@pytest.fixture
-def sql(tmp_path: Path) -> Engine:
-    engine = open_engine(f"sqlite:///{tmp_path}/floor.db")
-    metadata.create_all(engine)
-    return engine
 
 
 @pytest.fixture
