@@ -6,6 +6,8 @@ only. Invariant: ``upgrade`` may run in two processes at a time, one of them doe
 
 import importlib
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from cluster.errors import ServiceUnavailableError
@@ -32,6 +34,7 @@ TABLE_MODULES = (
 )
 """Modules that declare tables. By name: this folder imports none of the folders above it."""
 
+MIGRATION_TIMEOUT_S = 600
 LOCK_KEY = 7_701_966
 """Advisory lock on PostgreSQL, where DDL does not exclude a second migrator; any constant would do."""
 
@@ -42,11 +45,9 @@ def upgrade(url: str, revision: str = "head") -> None:
     Raises:
         ServiceUnavailableError: the database cannot be reached or refused.
     """
-    engine = open_engine(url)
+    engine = open_engine(url, statement_timeout_s=MIGRATION_TIMEOUT_S)
     try:
-        with write_transaction(engine) as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+        with _migrating(engine) as connection:
             command.upgrade(_config(connection), revision)
     except SQLAlchemyError as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -96,6 +97,22 @@ def load_tables() -> None:
     """Import every module that declares tables, so that ``metadata`` is complete."""
     for module in TABLE_MODULES:
         importlib.import_module(module)
+
+
+@contextmanager
+def _migrating(engine: Engine) -> Iterator[Connection]:
+    """Open the one transaction that migrates; a second migrator waits and finds all done."""
+    if engine.dialect.name == "sqlite":
+        with write_transaction(engine) as connection:
+            yield connection
+        return
+    # A snapshot taken before the lock was granted would not show what the first migrator did.
+    with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection, connection.begin():
+        # A large table takes its time, and so does the other migrator.
+        for limit in ("statement_timeout", "lock_timeout"):
+            connection.execute(text(f"SET LOCAL {limit} = '{MIGRATION_TIMEOUT_S}s'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+        yield connection
 
 
 def _config(connection: Connection | None) -> Config:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from cluster.errors import RunNotFoundError
 from cluster.runs import TERMINAL_STATES, Run, RunOrigin, RunState, runs
-from cluster.store import read_transaction, write_transaction
+from cluster.store import in_write, read_transaction
 
 MAX_LISTED = 1000
 
@@ -30,18 +31,27 @@ class RunStore:
             The run that is stored, and whether it is new: a run of the same submission id, or
             of the same user with the same request id, is the same run.
         """
-        with write_transaction(self._engine) as connection:
-            same = runs.c.submission_id == run.submission_id
-            if run.request_id is not None:
-                same |= (runs.c.user_id == run.user_id) & (runs.c.request_id == run.request_id)
+        same = runs.c.submission_id == run.submission_id
+        if run.request_id is not None:
+            same |= (runs.c.user_id == run.user_id) & (runs.c.request_id == run.request_id)
+
+        def step(connection: Connection) -> tuple[Run, bool]:
             found = connection.execute(select(runs).where(same)).first()
             if found is not None:
                 return _to_run(found), False
             connection.execute(insert(runs).values(**_to_row(run)))
             return run, True
 
+        try:
+            return in_write(self._engine, step)
+        except IntegrityError:
+            # Added by another process between the look and the insert (PostgreSQL): now it is found.
+            return in_write(self._engine, step)
+
     def change(self, run_id: str, change: Callable[[Run], Run]) -> tuple[Run, bool]:
         """Replace a run by what ``change`` makes of it; a changed run gets the next version.
+
+        ``change`` may be called again, on what another process made of the run meanwhile.
 
         Returns:
             The run that is stored now, and whether it differs from before.
@@ -49,7 +59,8 @@ class RunStore:
         Raises:
             RunNotFoundError: no such run. What ``change`` raises passes, and nothing is written.
         """
-        with write_transaction(self._engine) as connection:
+
+        def step(connection: Connection) -> tuple[Run, bool]:
             before = _select(connection, run_id)
             after = change(before)
             if after == before:
@@ -57,6 +68,8 @@ class RunStore:
             after = dataclasses.replace(after, version=before.version + 1)
             connection.execute(update(runs).where(runs.c.id == run_id).values(**_to_row(after)))
             return after, True
+
+        return in_write(self._engine, step)
 
     def get(self, run_id: str) -> Run:
         """Return the run.

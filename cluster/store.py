@@ -1,19 +1,23 @@
 """The SQL store: one metadata for all folders, one way to open and to write.
 
 Each folder declares its tables on ``metadata`` beside the code that owns them; the
-schema itself is created by the migrations only. Invariant: on SQLite every write
+schema itself is created by the migrations only. Invariants: on SQLite every write
 transaction is BEGIN IMMEDIATE, because a deferred one that reads first fails with
-"database is locked" as soon as two processes write.
+"database is locked" as soon as two processes write; on PostgreSQL every transaction is
+REPEATABLE READ, so of two that read a row and then write it the second one fails, and
+never overwrites what it has not seen. ``in_write`` begins such a one again.
 """
 
+import random
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 
 metadata = MetaData(
     naming_convention={
@@ -27,15 +31,27 @@ metadata = MetaData(
 BUSY_TIMEOUT_MS = 5000
 BUSY_RETRY_S = 0.01
 
+STATEMENT_TIMEOUT_S = 10.0
+"""Longest work of PostgreSQL on one statement."""
+MAX_ATTEMPTS = 8
+"""Tries of a transaction that others are in the way of (PostgreSQL only: SQLite lets one writer in at a time)."""
+LONGEST_PAUSE_S = 0.05
+BEGIN_AGAIN = frozenset({"40001", "40P01"})
+"""SQLSTATEs of PostgreSQL for a transaction that did not work out and would, begun again: serialization, deadlock."""
 
-def open_engine(url: str) -> Engine:
+T = TypeVar("T")
+
+
+def open_engine(url: str, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -> Engine:
     """Return an engine for ``url`` with the durability that the floor promises.
 
     SQLite gets WAL, ``synchronous=FULL`` (a commit has reached the disk when it returns)
-    and a busy time-out; other databases keep their own defaults.
+    and a busy time-out; PostgreSQL gets a limit on every wait.
     """
     if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, pool_timeout=10)
+        from cluster.postgres import open_postgres  # its driver takes 80 ms to load
+
+        return open_postgres(url, statement_timeout_s=statement_timeout_s)
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_deferred)
@@ -47,6 +63,31 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
     """Open a transaction that may write; it commits on leaving and rolls back on an error."""
     with engine.connect().execution_options(wf_write=True) as connection, connection.begin():
         yield connection
+
+
+def in_write(engine: Engine, step: Callable[[Connection], T]) -> T:
+    """Run ``step`` in a write transaction and return its result; again from the start while others collide with it.
+
+    For whoever decides by what it reads: on PostgreSQL ``write_transaction`` alone raises when another writer
+    changed that meanwhile.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the last collision, after ``MAX_ATTEMPTS``; what ``step`` raises passes at once.
+    """
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        try:
+            with write_transaction(engine) as connection:
+                return step(connection)
+        except DBAPIError as error:
+            if attempt == MAX_ATTEMPTS or not is_collision(error):
+                raise
+            time.sleep(random.uniform(0, LONGEST_PAUSE_S))  # noqa: S311 -- jitter, so that two do not meet again
+    raise AssertionError("unreachable")
+
+
+def is_collision(error: DBAPIError) -> bool:
+    """Say whether the transaction failed only because another one ran at the same time."""
+    return getattr(error.orig, "sqlstate", None) in BEGIN_AGAIN
 
 
 @contextmanager

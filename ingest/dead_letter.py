@@ -9,10 +9,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Column, Engine, Float, Integer, LargeBinary, String, Table, delete, func, select
+from sqlalchemy import Column, Connection, Engine, Float, Integer, LargeBinary, String, Table, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from cluster.store import metadata, read_transaction, write_transaction
+from cluster.store import in_write, metadata, read_transaction
 from ingest.payload import Reason
 
 KEPT_BYTES = 64 * 1024
@@ -89,7 +89,8 @@ class DeadLetterStore:
         """Keep the letters, in one transaction."""
         if not letters:
             return
-        with write_transaction(self._engine) as connection:
+
+        def write(connection: Connection) -> None:
             insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
             for letter in letters:
                 connection.execute(
@@ -115,6 +116,8 @@ class DeadLetterStore:
                         },
                     )
                 )
+
+        in_write(self._engine, write)
 
     def total(self) -> int:
         """Number of messages set aside, counting repetitions."""
@@ -142,5 +145,8 @@ class DeadLetterStore:
 
     def expire(self, before: float) -> int:
         """Delete letters that last came before ``before`` (seconds since the epoch); return how many."""
-        with write_transaction(self._engine) as connection:
+
+        def write(connection: Connection) -> int:
             return connection.execute(delete(dead_letters).where(dead_letters.c.last_at < before)).rowcount
+
+        return in_write(self._engine, write)

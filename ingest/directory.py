@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import Boolean, Column, Connection, Engine, Float, String, Table, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from cluster.store import metadata, read_transaction, write_transaction
+from cluster.store import in_write, metadata, read_transaction
 from ingest.topics import is_level
 
 devices = Table(
@@ -81,8 +81,11 @@ class DeviceDirectory:
             }
             for entry in entries
         ]
-        with write_transaction(self._engine) as connection:
+
+        def write(connection: Connection) -> None:
             _upsert(connection, rows, replaced=("client_id", "site", "supervisor_id", "known"))
+
+        in_write(self._engine, write)
         return len(rows)
 
     def saw(self, last_seen_at: Mapping[DeviceKey, float]) -> None:
@@ -91,7 +94,8 @@ class DeviceDirectory:
             {"tenant": tenant, "device": device, "first_seen_at": at, "last_seen_at": at, "known": False}
             for (tenant, device), at in sorted(last_seen_at.items())
         ]
-        with write_transaction(self._engine) as connection:
+
+        def write(connection: Connection) -> None:
             _upsert(connection, rows, replaced=("last_seen_at",))
             # A registered device that never sent has no first time yet.
             connection.execute(
@@ -100,14 +104,19 @@ class DeviceDirectory:
                 .values(first_seen_at=devices.c.last_seen_at)
             )
 
+        in_write(self._engine, write)
+
     def set_online(self, states: Mapping[DeviceKey, bool]) -> None:
         """Note the presence that devices, or the broker in their name, have published."""
         rows = [
             {"tenant": tenant, "device": device, "online": online, "known": False}
             for (tenant, device), online in sorted(states.items())
         ]
-        with write_transaction(self._engine) as connection:
+
+        def write(connection: Connection) -> None:
             _upsert(connection, rows, replaced=("online",))
+
+        in_write(self._engine, write)
 
     def get(self, tenant: str, device: str) -> Device | None:
         """Return one device, or None."""

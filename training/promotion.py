@@ -8,10 +8,10 @@ and journal rows are only ever added, so every moment's champion can be told aft
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import JSON, Column, Engine, Float, Integer, String, Table, Text, insert, select
+from sqlalchemy import JSON, Column, Connection, Engine, Float, Integer, String, Table, Text, insert, select
 
 from cluster.ids import new_id
-from cluster.store import metadata, read_transaction, write_transaction
+from cluster.store import in_write, metadata, read_transaction
 from ingest.live_models import CHAMPION, PREVIOUS, LiveModel, read_live_model, write_live_model
 from training.manifest import Manifest
 
@@ -74,7 +74,8 @@ def promote(
     Raises:
         StaleRevisionError: somebody promoted another version since; nothing was changed.
     """
-    with write_transaction(engine) as connection:
+
+    def move(connection: Connection) -> LiveModel:
         before = read_live_model(connection, CHAMPION)
         after = write_live_model(
             connection,
@@ -119,7 +120,9 @@ def promote(
                     metrics=manifest.metrics,
                 )
             )
-    return after
+        return after
+
+    return in_write(engine, move)
 
 
 def journal(engine: Engine, limit: int = 100) -> list[JournalEntry]:

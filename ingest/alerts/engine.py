@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from cluster.clock import Clock
 from cluster.ids import new_id
-from cluster.store import read_transaction, write_transaction
+from cluster.store import in_write, read_transaction
 from ingest.alerts.ledger import CHUNK, Ledger
 from ingest.alerts.lifecycle import Sighting, cleared, is_by_another_model, is_over, raised, seen_again, went_stale
 from ingest.alerts.model import Alert, Condition, EventRef, Evidence, Handling, SourceKind
@@ -212,8 +212,7 @@ def in_ledger(engine: Engine, connection: Connection | None, step: Step) -> list
     conflict: Exception | None = None
     for _ in range(MAX_ATTEMPTS):
         try:
-            with write_transaction(engine) as own:
-                return _run(own, step)
+            return in_write(engine, lambda own: _run(own, step))
         except (AlertConflictError, IntegrityError) as error:
             conflict = error
     raise AlertConflictError(MAX_ATTEMPTS) from conflict

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, select, update
 
 from cluster.clock import Clock, SystemClock
 from cluster.metrics import websocket_broadcast_duration, websocket_broadcast_failure, websocket_broadcast_success
-from cluster.store import read_transaction, write_transaction
+from cluster.store import in_write, read_transaction
 from ingest.alerts.ledger import ALERT_COLUMNS, EVENT_COLUMNS, alert_from_row, event_from_row
 from ingest.alerts.messages import drafts_of
 from ingest.alerts.model import Alert, AlertEvent
@@ -144,12 +144,12 @@ class Relay:
             websocket_broadcast_duration.labels(kind=kind).observe(elapsed_s)
 
     def _mark(self, event_ids: list[str]) -> None:
-        with write_transaction(self._engine) as connection:
-            connection.execute(
-                update(alert_events)
-                .where(alert_events.c.id.in_(event_ids), alert_events.c.broadcast_at.is_(None))
-                .values(broadcast_at=self._clock.time_s())
-            )
+        told = (
+            update(alert_events)
+            .where(alert_events.c.id.in_(event_ids), alert_events.c.broadcast_at.is_(None))
+            .values(broadcast_at=self._clock.time_s())
+        )
+        in_write(self._engine, lambda connection: connection.execute(told))
 
     def _note_success(self) -> None:
         if self._is_failing:
