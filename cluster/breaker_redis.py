@@ -89,12 +89,13 @@ class RedisSharing:
         self._synced = threading.Event()
         self._stopped = False
         self._away = False
-        self._thread = threading.Thread(target=self._run, name="breaker-sync", daemon=True)
-        self._thread.start()
+        self._start_lock = threading.Lock()
+        self._thread: threading.Thread | None = None
 
     def changed(self, transition: Transition) -> None:
         """Spread a circuit's new state, soon and in the background."""
         service = transition.service
+        self._start()
         with self._told:
             (self._changed if is_shared(service) else self._unshared_changed).add(service)
         self._wake.set()
@@ -106,6 +107,7 @@ class RedisSharing:
 
     def wait_synced(self) -> None:
         """Return once the others' states have been read, or cannot be for now."""
+        self._start()
         if threading.current_thread() is not self._thread:
             self._synced.wait(STORE_TIMEOUT_S)
 
@@ -141,8 +143,16 @@ class RedisSharing:
         """Stop sharing; for tests and for the end of a process."""
         self._stopped = True
         self._wake.set()
-        self._thread.join(timeout=2 * STORE_TIMEOUT_S + self._interval_s)
+        if self._thread is not None:
+            self._thread.join(timeout=2 * STORE_TIMEOUT_S + self._interval_s)
         self._store.close()
+
+    def _start(self) -> None:
+        # At the first question: a process that only ever guards its stores reads nobody's states once a second.
+        with self._start_lock:
+            if self._thread is None and not self._stopped:
+                self._thread = threading.Thread(target=self._run, name="breaker-sync", daemon=True)
+                self._thread.start()
 
     def _run(self) -> None:
         while not self._stopped:

@@ -22,6 +22,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from cluster import names
+from cluster.guarded_redis import GuardedRedis
 from ingest.errors import StoreFullError, StoreUnavailableError, StoreUnsafeError
 from ingest.payload import Reading, decode_reading, encode_reading
 
@@ -91,7 +92,7 @@ class TelemetryStream:
     def open(cls, redis_url: str, settings: TelemetrySettings | None = None, shard: int = 0) -> "TelemetryStream":
         """Return the shard behind ``redis_url``; connects at the first use."""
         settings = settings or TelemetrySettings()
-        client = redis.Redis.from_url(
+        client: redis.Redis = GuardedRedis.from_url(
             redis_url,
             socket_timeout=settings.socket_timeout_s,
             socket_connect_timeout=settings.socket_timeout_s / 2,
