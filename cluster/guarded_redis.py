@@ -33,7 +33,7 @@ class GuardedRedis(redis.Redis):
         """Send one command; repetitions after an error count as one call."""
         try:
             with get_breaker().call(self._service):
-                return super().execute_command(*args, **options)
+                return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except CircuitOpenError as error:
             raise ValkeyCircuitOpenError(str(error)) from error
 
@@ -49,7 +49,7 @@ class GuardedAsyncRedis(redis.asyncio.Redis):
         """Send one command; see ``GuardedRedis``."""
         try:
             async with get_breaker().call(self._service):
-                return await super().execute_command(*args, **options)
+                return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except CircuitOpenError as error:
             raise ValkeyCircuitOpenError(str(error)) from error
 

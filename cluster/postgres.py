@@ -5,7 +5,7 @@ swallows packets, ends nothing, so the client's own wait has a limit as well. In
 connection whose answer did not come in time is closed, never used again.
 """
 
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
@@ -56,7 +56,7 @@ class BoundedConnection(psycopg.Connection[Any]):
         """See ``psycopg.Connection.wait``; every call of the connection goes through it."""
         limit_s = self.answer_timeout_s if timeout is None else timeout
         try:
-            return cast(RV, super().wait(gen, interval, limit_s))
+            return super().wait(gen, interval, limit_s)
         except psycopg.errors._WaitTimeout as error:
             if timeout is not None:
                 raise  # of a call inside psycopg that handles it

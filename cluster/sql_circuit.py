@@ -25,7 +25,7 @@ class SqlCircuitOpenError(OperationalError):
     def __init__(self, refusal: BaseException) -> None:
         super().__init__(None, None, refusal)
 
-    def __reduce__(self) -> tuple[type["SqlCircuitOpenError"], tuple[BaseException | None]]:  # type: ignore[override]
+    def __reduce__(self) -> tuple[type["SqlCircuitOpenError"], tuple[BaseException | None]]:
         return SqlCircuitOpenError, (self.orig,)
 
 
