@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from cluster.circuit_policies import BreakerSettings
+from cluster.failure_rate import FailureRate
+
 
 class CircuitState(StrEnum):
     """What a circuit does with a call."""
@@ -27,33 +30,20 @@ class CircuitState(StrEnum):
     """Passes, whatever the results, until somebody resets it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerSettings:
-    """When a circuit opens, and for how long."""
+FORCED = frozenset({CircuitState.FORCED_OPEN, CircuitState.FORCED_CLOSED})
 
-    failure_threshold: int = 5
-    """Consecutive counted failures that open a circuit."""
-    window_s: float = 300.0
-    """The failures must lie within this time, in seconds."""
-    open_s: float = 300.0
-    """How long an open circuit refuses before it lets one probe through, in seconds."""
-    open_growth: float = 1.0
-    """Factor on ``open_s`` after each failed probe; 1 keeps it fixed."""
-    open_max_s: float = 3600.0
-    """Upper bound of the grown time, in seconds."""
-    permit_s: float = 30.0
-    """When a probe that gave no answer is given up and the next call may probe, in seconds."""
-    sync_interval_s: float = 1.0
-    """How often a process reads the states that the other processes share, in seconds."""
 
-    def __post_init__(self) -> None:
-        if self.failure_threshold < 1:
-            raise ValueError(f"failure_threshold must be at least 1, got {self.failure_threshold}")
-        for name in ("window_s", "open_s", "open_max_s", "permit_s", "sync_interval_s"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.open_growth < 1:
-            raise ValueError(f"open_growth must be at least 1, got {self.open_growth}")
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a circuit is in its state."""
+
+    what: str = ""
+    """``failures``, ``failure rate``, ``open time over``, ``probe succeeded``, ``probe failed``, ``forced``,
+    ``reset``; empty for a circuit that never changed."""
+    author: str = ""
+    """User who forced or reset it; empty where calls decided."""
+    reason: str = ""
+    """What that user said, or the error of the call that decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +53,9 @@ class Transition:
     service: str
     before: CircuitState
     after: CircuitState
-    cause: str
-    """``failures``, ``open time over``, ``probe succeeded``, ``probe failed``, ``forced``, ``reset`` or ``shared``."""
+    cause: Cause
+    is_adopted: bool
+    """Another process decided it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +66,7 @@ class SharedState:
     """Never half-open: who may probe is decided by a lease."""
     remaining_s: float
     """Until an open circuit lets a probe through; 0 for other states."""
+    cause: Cause = Cause()
 
 
 class Circuit:
@@ -86,8 +78,10 @@ class Circuit:
         "_on_transition",
         "_open_until_s",
         "_permit_until_s",
+        "_rate",
         "_reopened",
         "_settings",
+        "cause",
         "last_error",
         "passes",
         "quiet",
@@ -103,15 +97,17 @@ class Circuit:
         self.state = CircuitState.CLOSED
         self.passes = True
         """Calls need not ask ``acquire``: read without the lock on the hot path."""
-        self.quiet = True
+        self.quiet = settings.failure_rate == 0
         """A success changes nothing: read without the lock on the hot path."""
         self.ticket = 0
         """Changes with every transition and every permit; a call carries the one it began with."""
+        self.cause = Cause()
         self.last_error = ""
         self._settings = settings
         self._on_transition = on_transition
         self._lock = threading.Lock()
         self._failures: deque[float] = deque(maxlen=settings.failure_threshold)
+        self._rate = FailureRate(settings.window_s) if settings.failure_rate else None
         self._open_until_s = 0.0
         self._permit_until_s = 0.0
         self._reopened = 0
@@ -127,7 +123,7 @@ class Circuit:
             if self._retry_in_s(now_s) > 0:
                 return None
             if self.state is not CircuitState.HALF_OPEN:
-                self._move(CircuitState.HALF_OPEN, "open time over")
+                self._move(CircuitState.HALF_OPEN, Cause("open time over"))
             self.ticket += 1  # whoever held a permit that ran out is no longer listened to
             self._permit_until_s = now_s + max(permit_s, self._settings.permit_s)
             return self.ticket
@@ -136,7 +132,7 @@ class Circuit:
         """Tell whether the call with ``ticket`` is the one that decides a half-open circuit."""
         return self.state is CircuitState.HALF_OPEN and ticket == self.ticket
 
-    def succeed(self, ticket: int) -> None:
+    def succeed(self, ticket: int, now_s: float) -> None:
         """Count a success."""
         if self.quiet:
             return
@@ -144,10 +140,12 @@ class Circuit:
             if ticket != self.ticket:
                 return
             if self.state is CircuitState.HALF_OPEN:
-                self._close("probe succeeded")
+                self._close(Cause("probe succeeded"))
             elif self.state is CircuitState.CLOSED:
                 self._failures.clear()
-                self.quiet = True
+                if self._rate is not None:
+                    self._rate.count(now_s, failed=False)
+                self.quiet = self._rate is None
 
     def fail(self, ticket: int, now_s: float, error: str = "") -> None:
         """Count a failure."""
@@ -157,15 +155,16 @@ class Circuit:
             self.last_error = error
             if self.state is CircuitState.HALF_OPEN:
                 self._reopened += 1
-                self._open(now_s, "probe failed")
+                self._open(now_s, Cause("probe failed", reason=error))
             elif self.state is CircuitState.CLOSED:
                 self.quiet = False
                 self._failures.append(now_s)
-                if (
-                    len(self._failures) == self._settings.failure_threshold
-                    and now_s - self._failures[0] <= self._settings.window_s
-                ):
-                    self._open(now_s, "failures")
+                if self._rate is not None:
+                    self._rate.count(now_s, failed=True)
+                if self._is_streak(now_s):
+                    self._open(now_s, Cause("failures", reason=error))
+                elif self._is_rate_reached():
+                    self._open(now_s, Cause("failure rate", reason=error))
 
     def release(self, ticket: int, now_s: float, retry_in_s: float = 0.0) -> None:
         """End a call that says nothing about the service; a probe's permit is free after ``retry_in_s``."""
@@ -183,37 +182,48 @@ class Circuit:
         """Return the consecutive failures counted so far."""
         return len(self._failures)
 
-    def force(self, state: CircuitState) -> None:
+    def force(self, state: CircuitState, author: str = "", reason: str = "") -> None:
         """Hold the circuit open or closed until ``reset``."""
-        if state not in {CircuitState.FORCED_OPEN, CircuitState.FORCED_CLOSED}:
+        if state not in FORCED:
             raise ValueError(f"cannot force a circuit to be {state}")
         with self._lock:
-            self._move(state, "forced")
+            self._move(state, Cause("forced", author, reason))
 
-    def reset(self) -> None:
+    def reset(self, author: str = "", reason: str = "") -> None:
         """Close the circuit and forget what was counted."""
         with self._lock:
-            self._close("reset")
+            self._close(Cause("reset", author, reason))
 
     def shared_state(self, now_s: float) -> SharedState:
         """Return what other processes should know; a half-open circuit is one whose open time is over."""
         with self._lock:
             if self.state is CircuitState.HALF_OPEN:
-                return SharedState(state=CircuitState.OPEN, remaining_s=0.0)
+                return SharedState(state=CircuitState.OPEN, remaining_s=0.0, cause=self.cause)
             is_open = self.state is CircuitState.OPEN
             remaining_s = max(0.0, self._open_until_s - now_s) if is_open else 0.0
-            return SharedState(state=self.state, remaining_s=remaining_s)
+            return SharedState(state=self.state, remaining_s=remaining_s, cause=self.cause)
 
     def adopt(self, shared: SharedState, now_s: float) -> None:
         """Take over what another process decided."""
         with self._lock:
             if shared.state is CircuitState.CLOSED:
-                self._close("shared")
-            elif shared.state is CircuitState.OPEN:
-                self._open_until_s = now_s + shared.remaining_s
-                self._move(CircuitState.OPEN, "shared")
+                self._close(shared.cause, is_adopted=True)
             else:
-                self._move(shared.state, "shared")
+                if shared.state is CircuitState.OPEN:
+                    self._open_until_s = now_s + shared.remaining_s
+                self._move(shared.state, shared.cause, is_adopted=True)
+
+    def _is_streak(self, now_s: float) -> bool:
+        failures, settings = self._failures, self._settings
+        return 0 < settings.failure_threshold == len(failures) and now_s - failures[0] <= settings.window_s
+
+    def _is_rate_reached(self) -> bool:
+        rate, settings = self._rate, self._settings
+        return (
+            rate is not None
+            and rate.calls >= settings.minimum_calls
+            and rate.failures >= settings.failure_rate * rate.calls
+        )
 
     def _retry_in_s(self, now_s: float) -> float:
         if self.state is CircuitState.OPEN:
@@ -222,21 +232,28 @@ class Circuit:
             return self._permit_until_s - now_s
         return self._settings.open_s  # forced open: nobody knows, so as long as an outage is taken to last
 
-    def _open(self, now_s: float, cause: str) -> None:
+    def _open(self, now_s: float, cause: Cause) -> None:
         open_s = self._settings.open_s * self._settings.open_growth**self._reopened
         self._open_until_s = now_s + min(open_s, max(self._settings.open_max_s, self._settings.open_s))
         self._move(CircuitState.OPEN, cause)
 
-    def _close(self, cause: str) -> None:
+    def _close(self, cause: Cause, *, is_adopted: bool = False) -> None:
         self._reopened = 0
-        self._move(CircuitState.CLOSED, cause)
+        self._move(CircuitState.CLOSED, cause, is_adopted=is_adopted)
 
-    def _move(self, state: CircuitState, cause: str) -> None:
+    def _move(self, state: CircuitState, cause: Cause, *, is_adopted: bool = False) -> None:
         before, self.state = self.state, state
-        self.passes = state in {CircuitState.CLOSED, CircuitState.FORCED_CLOSED}
-        self.quiet = self.passes
+        if state is not CircuitState.HALF_OPEN:  # it stays known why it had opened
+            self.cause = cause
         self._failures.clear()
+        if self._rate is not None:
+            self._rate.clear()
         self._permit_until_s = 0.0
         self.ticket += 1
-        if before is not state and self._on_transition is not None:
-            self._on_transition(Transition(service=self.service, before=before, after=state, cause=cause))
+        self.quiet = state is CircuitState.FORCED_CLOSED or (state is CircuitState.CLOSED and self._rate is None)
+        # Last: a call that sees it pass must already see the new ticket.
+        self.passes = state in {CircuitState.CLOSED, CircuitState.FORCED_CLOSED}
+        if self._on_transition is not None and (before is not state or state in FORCED):
+            self._on_transition(
+                Transition(service=self.service, before=before, after=state, cause=cause, is_adopted=is_adopted)
+            )

@@ -52,6 +52,12 @@ external_service_call_failure = Counter(
 external_service_rejected = Counter(
     "watchfloor_circuit_rejected", "Calls that an open circuit refused.", ["service"], registry=REGISTRY
 )
+circuit_not_closed = Gauge(
+    "watchfloor_circuit_not_closed",
+    "Processes in which the circuit of a service is not closed.",
+    ["service"],
+    registry=REGISTRY,
+)
 task_duration = Histogram(
     "watchfloor_task_duration_seconds",
     "Wall time of one attempt of a task.",

@@ -23,3 +23,6 @@ TELEMETRY_STREAM = "wf:telemetry:{shard}"
 
 DETECTOR_GROUP = "detector"
 ARCHIVE_GROUP = "archive"
+
+CIRCUIT_NOTICES = "realtime.circuit_notices:tell_noc"
+"""Who announces that a circuit changed: the breaker lies below the broadcaster and knows it by name only."""

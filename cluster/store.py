@@ -12,12 +12,14 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
+
+from cluster.sql_circuit import GuardedTransaction
 
 metadata = MetaData(
     naming_convention={
@@ -61,7 +63,7 @@ def open_engine(url: str, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -
 @contextmanager
 def write_transaction(engine: Engine) -> Iterator[Connection]:
     """Open a transaction that may write; it commits on leaving and rolls back on an error."""
-    with engine.connect().execution_options(wf_write=True) as connection, connection.begin():
+    with _guarded(engine), engine.connect().execution_options(wf_write=True) as connection, connection.begin():
         yield connection
 
 
@@ -93,8 +95,15 @@ def is_collision(error: DBAPIError) -> bool:
 @contextmanager
 def read_transaction(engine: Engine) -> Iterator[Connection]:
     """Open a transaction that only reads: a consistent view, no lock held against writers."""
-    with engine.connect() as connection, connection.begin():
+    with _guarded(engine), engine.connect() as connection, connection.begin():
         yield connection
+
+
+def _guarded(engine: Engine) -> AbstractContextManager[object]:
+    """Return the circuit around a transaction: while a server is away, nobody waits for its time-outs one by one."""
+    if engine.dialect.name == "sqlite":
+        return nullcontext()  # a file is there or it is not, and says so at once
+    return GuardedTransaction(engine)
 
 
 def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:

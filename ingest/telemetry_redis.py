@@ -22,6 +22,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from cluster import names
+from cluster.guarded_redis import GuardedRedis
 from ingest.errors import StoreFullError, StoreUnavailableError, StoreUnsafeError
 from ingest.payload import Reading, decode_reading, encode_reading
 
@@ -76,30 +77,43 @@ class StoredReading:
 class TelemetryStream:
     """One shard of the stream; safe to use from several threads."""
 
-    def __init__(self, client: redis.Redis, settings: TelemetrySettings, shard: int = 0) -> None:
+    def __init__(
+        self, client: redis.Redis, settings: TelemetrySettings, shard: int = 0, *, reader: redis.Redis | None = None
+    ) -> None:
+        """Wire one shard.
+
+        Args:
+            reader: client for reading by group, without repetitions of its own; None: ``client`` has none.
+        """
         # redis-py types its replies for both protocols at once; here they are what bytes mode gives.
         self._redis: Any = client
+        self._reader: Any = reader or client
         self._settings = settings
         self._shard = shard
         self._key = names.TELEMETRY_STREAM.format(shard=shard)
         self._append = client.register_script(APPEND)
         self._next_memory_check_s = 0.0
         self._recovering: dict[tuple[str, str], str | None] = {}
+        self._last_read: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
 
     @classmethod
     def open(cls, redis_url: str, settings: TelemetrySettings | None = None, shard: int = 0) -> "TelemetryStream":
         """Return the shard behind ``redis_url``; connects at the first use."""
         settings = settings or TelemetrySettings()
-        client = redis.Redis.from_url(
-            redis_url,
-            socket_timeout=settings.socket_timeout_s,
-            socket_connect_timeout=settings.socket_timeout_s / 2,
-            # redis-py's own default blocked for 59 s on a stopped server.
-            retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), retries=1),
-            retry_on_error=[redis.ConnectionError, redis.TimeoutError],
+        client, reader = (
+            GuardedRedis.from_url(
+                redis_url,
+                socket_timeout=settings.socket_timeout_s,
+                socket_connect_timeout=settings.socket_timeout_s / 2,
+                # redis-py's own default blocked for 59 s on a stopped server.
+                retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), retries=retries),
+                retry_on_error=[redis.ConnectionError, redis.TimeoutError],
+            )
+            # Reading by group moves the group on: a repetition would skip what an answer that got lost had held.
+            for retries in (1, 0)
         )
-        return cls(client, settings, shard)
+        return cls(client, settings, shard, reader=reader)
 
     def check(self) -> None:
         """Make sure that the store keeps what it confirms, and that both groups exist.
@@ -165,7 +179,8 @@ class TelemetryStream:
         """Return the next readings of ``group``, oldest first; empty when none came in time.
 
         The first calls of an instance return what this consumer had received before and not
-        acknowledged, so a restarted consumer misses nothing.
+        acknowledged, so a restarted consumer misses nothing; the first calls after an outage
+        return what Valkey had handed out in an answer that never arrived.
 
         Args:
             group: ``names.DETECTOR_GROUP`` or ``names.ARCHIVE_GROUP``.
@@ -179,16 +194,19 @@ class TelemetryStream:
         if after is not None:
             entries = self._read(group, consumer, count, after, None)
             with self._lock:
-                self._recovering[reader] = _text(entries[-1][0]) if entries else None
+                self._recovering[reader] = self._note_read(reader, entries)
             if entries:
                 return self._decoded(group, entries)
         block_ms = max(1, min(block_ms, int(self._settings.socket_timeout_s * 500)))
-        return self._decoded(group, self._read(group, consumer, count, ">", block_ms))
-
-    def read_pending_again(self, group: str, consumer: str) -> None:
-        """Make the next ``read_group`` start with what was received and not acknowledged."""
+        try:
+            entries = self._read(group, consumer, count, ">", block_ms)
+        except StoreUnavailableError:
+            with self._lock:
+                self._recovering[reader] = self._last_read.get(reader, FIRST)
+            raise
         with self._lock:
-            self._recovering[group, consumer] = FIRST
+            self._note_read(reader, entries)
+        return self._decoded(group, entries)
 
     def ack(self, group: str, ids: Sequence[str]) -> None:
         """Tell the stream that ``group`` is done with these readings."""
@@ -256,6 +274,14 @@ class TelemetryStream:
     def close(self) -> None:
         """Give the connections back."""
         self._redis.close()
+        self._reader.close()
+
+    def _note_read(self, reader: tuple[str, str], entries: Sequence[Any]) -> str | None:
+        """Remember how far a reader has come; None when it got nothing."""
+        if not entries:
+            return None
+        self._last_read[reader] = _text(entries[-1][0])
+        return self._last_read[reader]
 
     def _guard_memory(self) -> None:
         now_s = time.monotonic()
@@ -270,7 +296,7 @@ class TelemetryStream:
     def _read(self, group: str, consumer: str, count: int, after: str, block_ms: int | None) -> list[Any]:
         with _translated():
             try:
-                reply = self._redis.xreadgroup(group, consumer, {self._key: after}, count=count, block=block_ms)
+                reply = self._reader.xreadgroup(group, consumer, {self._key: after}, count=count, block=block_ms)
             except redis.ResponseError as error:
                 if not str(error).startswith("NOGROUP"):
                     raise

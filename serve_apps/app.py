@@ -20,6 +20,7 @@ from serve_apps import openapi, pages, rpc, websocket
 from serve_apps.api import (
     alerts,
     batch,
+    circuits,
     commands,
     control,
     dead_letters,
@@ -51,7 +52,7 @@ ROUTERS = tuple(
     module.router
     for module in (
         websocket, uni, publish, history, presence, control, batch, openapi, signin, status, drain, alerts, silences,
-        heartbeats, devices, commands, directory, runs, lanes, models, dead_letters, pages,
+        heartbeats, devices, commands, directory, circuits, runs, lanes, models, dead_letters, pages,
     )
 )  # fmt: skip
 

@@ -98,6 +98,9 @@ ROUTES: Mapping[tuple[str, str], Role | Access] = {
     ("POST", "/api/v1/runs"): Role.ENGINEER,
     ("POST", "/api/v1/runs/{}/cancel"): Role.ENGINEER,
     ("GET", "/api/v1/lanes"): Role.VIEWER,
+    ("GET", "/api/v1/circuits"): Role.VIEWER,
+    ("POST", "/api/v1/circuits/{}/force"): Role.ADMIN,
+    ("POST", "/api/v1/circuits/{}/reset"): Role.ADMIN,
     ("POST", "/api/v1/drain"): Role.ADMIN,
     ("GET", "/api/v1/models"): Role.VIEWER,
     ("GET", "/api/v1/dead-letters"): Role.OPERATOR,
@@ -125,6 +128,9 @@ CLI: Mapping[str, Role | Access] = {
     # Over HTTP, by the route of the same name.
     "status": Role.VIEWER,
     "lanes": Role.VIEWER,
+    "circuits": Role.VIEWER,
+    "circuits force": Role.ADMIN,
+    "circuits reset": Role.ADMIN,
     "drain": Role.ADMIN,
     "command": Role.OPERATOR,
 }

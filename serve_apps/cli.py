@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from urllib.error import HTTPError
+from urllib.parse import quote
 
 import typer
 from rich.console import Console
@@ -163,6 +165,51 @@ def lanes(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         print(json.dumps(found, indent=2))
     else:
         Console().print(command.render_lanes(found))
+
+
+circuits_app = typer.Typer(add_completion=False, help="Show which services are called, and say so yourself.")
+app.add_typer(circuits_app, name="circuits")
+
+
+@circuits_app.callback(invoke_without_command=True)
+def circuits(context: typer.Context, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Show each guarded service: whether it is called, and if not, why and until when."""
+    from serve_apps import status as command
+
+    if context.invoked_subcommand is not None:
+        return
+    found = _call(data_dir, "/api/v1/circuits")
+    if as_json:
+        print(json.dumps(found, indent=2))
+    elif found["items"]:
+        Console().print(command.render_circuits(found))
+    else:
+        print("no service was called yet")
+
+
+@circuits_app.command("force")
+def circuits_force(
+    service: Annotated[str, typer.Argument(help="mqtt_broker, webhook, alertmanager, or another that circuits lists.")],
+    state: Annotated[str, typer.Argument(help="open: nobody calls it; closed: everybody does.")],
+    reason: Annotated[str, typer.Option(help="Why; everybody who looks sees it.")],
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Hold a circuit open or closed in all processes, until it is reset."""
+    told = _call(data_dir, f"/api/v1/circuits/{quote(service, safe='')}/force", {"state": state, "reason": reason})
+    _say_circuit(told, as_json=as_json)
+
+
+@circuits_app.command("reset")
+def circuits_reset(
+    service: Annotated[str, typer.Argument(help="Service of the circuit.")],
+    reason: Annotated[str, typer.Option(help="Why; everybody who looks sees it.")],
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Close a circuit in all processes, and let calls decide again."""
+    told = _call(data_dir, f"/api/v1/circuits/{quote(service, safe='')}/reset", {"reason": reason})
+    _say_circuit(told, as_json=as_json)
 
 
 @app.command()
@@ -464,6 +511,35 @@ def _say_running(settings: Settings, record: FloorRecord) -> None:
     print(f"this floor already runs (process {record.supervisor.pid}): {record.url or 'it is starting'}")
     if record.phase == "ready":
         print(f"sign in once with {command.signin_url(settings, record.url)}")
+
+
+def _call(data_dir: Path | None, path: str, body: Any = None) -> Any:
+    """Ask the running floor; what it refuses is one sentence."""
+    from serve_apps import status as command
+
+    settings = _settings(data_dir)
+    try:
+        return command.call_api(settings, _running(settings), path, body)
+    except HTTPError as error:
+        _fail(_refusal(error))
+    except (OSError, ValueError) as error:
+        _fail(f"the floor does not answer: {error}")
+
+
+def _refusal(error: HTTPError) -> str:
+    try:
+        return str(json.loads(error.read())["error"]["message"])
+    except (ValueError, KeyError, TypeError, OSError):
+        return f"the floor refuses: {error}"
+
+
+def _say_circuit(told: Any, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(told, indent=2))
+        return
+    print(f"{told['service']} is {told['state'].replace('_', ' ')}")
+    if not told["is_told"]:
+        print("Valkey does not answer: the other processes hear of it when it is back", file=sys.stderr)
 
 
 def _fail(text: str) -> NoReturn:

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from ray import serve
 
 from cluster.actors import configure_process
+from cluster.guarded_redis import GuardedAsyncRedis
 from cluster.metrics_client import MetricsClient
 from cluster.run_queue_client import RunQueueClient
 from cluster.settings import Settings, load_section
@@ -100,7 +101,7 @@ class Gateway:
 
 def build_deps(settings: Settings) -> GatewayDeps:
     """Return the floor's parts as a replica sees them. Blocks; call it from a thread."""
-    client = redis.asyncio.from_url(
+    client: redis.asyncio.Redis = GuardedAsyncRedis.from_url(
         settings.redis_url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S
     )
     hub = HubClient.connect()

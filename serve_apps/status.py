@@ -180,6 +180,21 @@ def render_lanes(found: Any) -> Table:
     return table
 
 
+def render_circuits(found: Any) -> Table:
+    """Return the answer of ``GET /api/v1/circuits`` as a table."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("service", "state", "next try", "failures", "why"):
+        table.add_column(column, header_style="dim", overflow="fold")
+    for one in found["items"]:
+        is_closed = one["state"] in ("closed", "forced_closed")
+        by = f"{one['cause']} by {one['author']}" if one["author"] else one["cause"]
+        why = ": ".join(part for part in (by, one["reason"]) if part)
+        waits = "" if is_closed else "after a reset" if one["state"] == "forced_open" else f"{one['retry_in_s']:.0f} s"
+        state = Text(one["state"].replace("_", " "), "green" if one["state"] == "closed" else "red")
+        table.add_row(one["service"], state, waits, str(one["failures"]), why)
+    return table
+
+
 def _duration(seconds: float) -> str:
     return f"{seconds / 3600:g} h" if seconds >= 3600 else f"{seconds / 60:g} min"
 

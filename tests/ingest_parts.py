@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -229,6 +229,19 @@ class CountingDevice:
             return False
         self._seq += 1
         return True
+
+    def send_again(self, seqs: Sequence[int], timeout_s: float = 5.0) -> None:
+        """Publish readings under given numbers, as a device does that lost its PUBACKs or its order."""
+        for seq in seqs:
+            document = {"ts": int(time.time() * 1000), "boot_id": self.boot_id, "seq": seq, "values": {"value": 1.0}}
+            topic = self._tree.build(TopicClass.TELEMETRY, "demo", self.name)
+            sent = self._connection.publish(topic, orjson.dumps(document), (self.name, self.boot_id, seq), timeout_s)
+            assert sent, "the broker does not accept"
+            self._seq = max(self._seq, seq + 1)
+
+    def next_seq(self) -> int:
+        """Return the number of the next message."""
+        return self._seq
 
     def send_for(self, seconds: float, per_second: float, stop: threading.Event | None = None) -> None:
         """Publish readings at a steady pace, whatever happens to the broker or to ingest."""

@@ -34,6 +34,7 @@ COMMAND = _holds(
 )
 ENTRY = _holds(id=TEXT)
 RUN = _holds(id=TEXT, task=TEXT, state=TEXT, progress={"type": ["number", "null"]})
+CIRCUIT = _holds(service=TEXT, state=TEXT, author=TEXT, reason=TEXT, is_told={"type": "boolean"})
 
 SHAPES: Mapping[tuple[str, str], Schema] = {
     ("GET", "/api/v1/config"): _holds(
@@ -84,6 +85,9 @@ SHAPES: Mapping[tuple[str, str], Schema] = {
     ("POST", "/api/v1/runs/{}/cancel"): RUN,
     ("POST", "/api/v1/drain"): _holds(clients={"type": "integer"}, over_s=NUMBER, hold_s=NUMBER),
     ("GET", "/api/v1/lanes"): _holds(lanes=OBJECTS),
+    ("GET", "/api/v1/circuits"): _holds(items={"type": "array", "items": _holds(service=TEXT, state=TEXT)}),
+    ("POST", "/api/v1/circuits/{}/force"): CIRCUIT,
+    ("POST", "/api/v1/circuits/{}/reset"): CIRCUIT,
     ("GET", "/api/v1/models"): _holds(live=OBJECTS, versions=OBJECTS),
     ("GET", "/api/v1/dead-letters"): _holds(items=OBJECTS, next_cursor=OPTIONAL_NUMBER),
 }

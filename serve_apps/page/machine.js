@@ -40,7 +40,7 @@ export class Machine {
     const letters = ingest?.data.dead_letters ?? status?.dead_letters_total;
     this._fillLetters(letters);
     const open = Object.entries(status?.circuits ?? {}).filter(([, state]) => stateName(state) !== "closed");
-    setText(this.facts.circuits.value, open.length ? open.map(([name, state]) => `${name} ${stateName(state)}`).join(", ") : "all closed");
+    setText(this.facts.circuits.value, open.length ? open.map(([name, state]) => `${name} ${stateName(state).replace("_", " ")}${state.author ? ` by ${state.author}` : ""}`).join(", ") : "all closed");
     setAttr(this.facts.circuits.value, "data-kind", open.length ? "problem" : null);
     this._drawServices(status);
     this._drawLanes();

@@ -98,7 +98,10 @@ function onPublication(_channel, message) {
       if (type === "ml_training_complete") toasts.say(`Training complete: model ${name}.`);
       loadStatus();
     },
-    onNotice: (text) => toasts.say(text, { kind: "problem" }),
+    onNotice: (text) => {
+      toasts.say(text, { kind: "problem" });
+      loadStatus();
+    },
   });
 }
 

@@ -24,6 +24,7 @@ export class TopBar {
     store.listen(["ingest"], () => this._addRate());
     store.listen(["alerts", "view"], () => this._drawChips());
     store.listen(["config"], () => this._drawUser());
+    store.listen(["status"], () => this._drawCircuits());
     setInterval(() => this._tick(), 1000);
     this._tick();
   }
@@ -127,6 +128,15 @@ export class TopBar {
     setAttr(flow, "title", isSilent ? `No report from ingest for ${duration(silent)}` : `ingest: ${num(data.rate)} messages a second, lag ${seconds(data.lag_s)}, ${count(data.window)} not yet acknowledged${problem ? ` · ${problem}` : ""}`);
   }
 
+  /** Services that are not called, or called against the results: what an operator must know before trusting quiet. */
+  _drawCircuits() {
+    const notClosed = Object.entries(this.store.status?.circuits ?? {}).filter(([, one]) => one.state !== "closed");
+    const box = byId("circuits");
+    box.hidden = notClosed.length === 0;
+    setText(box, notClosed.map(([service, one]) => `${service} ${one.state.replace("_", " ")}`).join(" · "));
+    setAttr(box, "title", notClosed.map(([service, one]) => circuitTitle(service, one)).join("\n"));
+  }
+
   _drawUser() {
     const { user } = this.store.config;
     const role = user.roles.at(-1) ?? "no role";
@@ -143,6 +153,13 @@ export class TopBar {
     this._sayLink();
     this._drawFlow();
   }
+}
+
+/** "mqtt_broker: failures: ConnectionRefusedError …, next try in 240 s". */
+function circuitTitle(service, circuit) {
+  const by = circuit.author ? `${circuit.cause} by ${circuit.author}` : circuit.cause;
+  const next = circuit.state === "open" && circuit.retry_in_s > 0 ? `next try in ${Math.ceil(circuit.retry_in_s)} s` : "";
+  return [`${service}: ${[by, circuit.reason].filter(Boolean).join(": ")}`, next].filter(Boolean).join(", ");
 }
 
 /** "0.03 s": two decimals, so that the figure does not dance. */

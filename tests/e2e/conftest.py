@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.conftest import CHROMIUM
 from tests.floors import Floor
-from tests.wire import Wire
+from tests.tcp_proxy import TcpProxy
 
 ARGUMENTS = (
     "--headless",
@@ -51,15 +51,15 @@ def page(operator: BrowserContext, floor: Floor) -> Iterator[Page]:
 
 
 @pytest.fixture
-def wire(floor: Floor) -> Iterator[Wire]:
+def wire(floor: Floor) -> Iterator[TcpProxy]:
     """A way to the floor that the test may cut."""
     host, port = floor.url.removeprefix("http://").rstrip("/").split(":")
-    with Wire(host, int(port)) as wire:
+    with TcpProxy(host, int(port)) as wire:
         yield wire
 
 
 @pytest.fixture
-def wired_page(operator: BrowserContext, wire: Wire) -> Iterator[Page]:
+def wired_page(operator: BrowserContext, wire: TcpProxy) -> Iterator[Page]:
     """The page as seen through ``wire``; cookies know no ports, so it is signed in as well."""
     yield from _open(operator, f"http://127.0.0.1:{wire.port}")
 

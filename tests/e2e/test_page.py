@@ -17,7 +17,7 @@ from cluster import names
 from ingest.recorded import series_names
 from tests.e2e.listener import Heard, SdkListener
 from tests.e2e.looking import alerts, eventually, get, show
-from tests.wire import Wire
+from tests.tcp_proxy import TcpProxy
 
 if TYPE_CHECKING:
     from tests.conftest import Floor
@@ -161,7 +161,7 @@ def test_a_refused_action_is_taken_back_with_the_servers_words(page: Page) -> No
     page.unroute("**/api/v1/alerts/actions")
 
 
-def test_a_cut_is_shown_and_what_was_missed_comes_after_it(wired_page: Page, wire: Wire, floor: "Floor") -> None:
+def test_a_cut_is_shown_and_what_was_missed_comes_after_it(wired_page: Page, wire: TcpProxy, floor: "Floor") -> None:
     """While the line is cut the page says how old it is; afterwards it has what happened meanwhile."""
     page = wired_page
     alert = eventually(lambda: next(iter(alerts(page, handling="new")), None), 60)

@@ -1,7 +1,6 @@
 """The two official SDKs as a test sees them, and a wire between client and server that can be cut."""
 
 import asyncio
-import contextlib
 import functools
 import gc
 import json
@@ -243,50 +242,3 @@ async def python(url: str, token: str, *channels: str, channel_tokens: Sequence[
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
-
-
-class Wire:
-    """A TCP relay in front of the gateway whose connections can be torn without a goodbye."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._writers: set[asyncio.StreamWriter] = set()
-        self.address = ""
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator["Wire"]:
-        server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
-        host, port = server.sockets[0].getsockname()
-        self.address = f"{host}:{port}"
-        try:
-            yield self
-        finally:
-            self.cut()
-            server.close()
-            await server.wait_closed()
-
-    def cut(self) -> None:
-        """Tear every connection: the peers see a reset."""
-        for writer in self._writers:
-            writer.transport.abort()
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self._port)
-        ends = {writer, upstream}
-        self._writers |= ends
-        copies = [
-            asyncio.create_task(_copy(reader, upstream), name="wire-up"),
-            asyncio.create_task(_copy(upstream_reader, writer), name="wire-down"),
-        ]
-        await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
-        for end in ends:
-            end.transport.abort()
-        await asyncio.wait(copies)
-        self._writers -= ends
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()

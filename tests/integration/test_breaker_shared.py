@@ -6,14 +6,15 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 import redis
 
 from cluster.breaker import Breaker
-from cluster.breaker_redis import CIRCUITS_KEY, RedisSharing
-from cluster.circuit import BreakerSettings, CircuitState
+from cluster.breaker_redis import CIRCUITS_KEY, Announce, RedisSharing
+from cluster.circuit import CircuitState, SharedState
+from cluster.circuit_policies import BreakerSettings
 from cluster.errors import CircuitOpenError
 
 pytestmark = pytest.mark.redis
@@ -26,10 +27,10 @@ def processes() -> Iterator[Callable[..., Breaker]]:
     """Makes breakers that act as if each were in a process of its own."""
     made: list[RedisSharing] = []
 
-    def make(url: str, **fields: float) -> Breaker:
+    def make(url: str, announce: Announce | None = None, **fields: float) -> Breaker:
         settings = BreakerSettings(sync_interval_s=0.05, **fields)  # type: ignore[arg-type]
         breaker = Breaker(settings)
-        sharing = RedisSharing(url, breaker, settings.sync_interval_s)
+        sharing = RedisSharing(url, breaker, settings.sync_interval_s, announce)
         breaker.share(sharing)
         made.append(sharing)
         return breaker
@@ -106,13 +107,71 @@ def test_a_probe_given_back_can_be_taken_by_another_process(redis_url: str, proc
 
 
 def test_forcing_reaches_everyone(redis_url: str, processes: Callable[..., Breaker]) -> None:
-    """An operator's word counts in all processes, and so does the reset."""
+    """An operator's word counts in all processes, with name and reason, and so does the reset."""
     one, two = processes(redis_url), processes(redis_url)
-    one.force_open(SERVICE)
+    assert one.force(SERVICE, CircuitState.FORCED_OPEN, author="ada", reason="broker moves")
     assert eventually(lambda: two.is_open(SERVICE))
+    status = two.status(SERVICE)
+    assert (status.state, status.author, status.reason) == (CircuitState.FORCED_OPEN, "ada", "broker moves")
 
-    two.reset(SERVICE)
+    assert two.reset(SERVICE, author="bob", reason="moved")
     assert eventually(lambda: not one.is_open(SERVICE))
+    assert one.status(SERVICE).author == "bob"
+
+
+def test_a_process_that_starts_later_does_not_make_one_call(redis_url: str, processes: Callable[..., Breaker]) -> None:
+    """Forced open before it began: its first call is refused already."""
+    processes(redis_url).force(SERVICE, CircuitState.FORCED_OPEN)
+
+    with pytest.raises(CircuitOpenError), processes(redis_url).call(SERVICE):
+        pytest.fail("a call while forced open")
+
+
+def test_an_operator_wins_against_calls(redis_url: str, processes: Callable[..., Breaker]) -> None:
+    """One process's failures open the circuit in the moment in which another's operator forces it closed."""
+    one, two = processes(redis_url), processes(redis_url)
+    fail(one)
+    two.force(SERVICE, CircuitState.FORCED_CLOSED, author="ada")
+
+    assert eventually(lambda: one.status(SERVICE).state is CircuitState.FORCED_CLOSED)
+    assert two.status(SERVICE).state is CircuitState.FORCED_CLOSED
+
+
+def test_a_change_is_announced_once(redis_url: str, processes: Callable[..., Breaker]) -> None:
+    """By the process that decided; the others hear of it and say nothing."""
+    said: list[tuple[str, str]] = []
+
+    def announce(service: str, state: SharedState, key: str) -> None:
+        said.append((str(state.state), key))
+
+    many = [processes(redis_url, announce=announce, open_s=0.3) for _ in range(4)]
+    fail(many[0])
+    assert eventually(lambda: all(knows_outage(one) for one in many))
+    time.sleep(0.35)
+    with many[1].call(SERVICE):
+        pass
+    assert eventually(lambda: all(one.status(SERVICE).state is CircuitState.CLOSED for one in many))
+
+    assert [state for state, _ in said] == ["open", "closed"]
+    assert len({key for _, key in said}) == 2
+
+
+def test_a_store_away_is_announced_under_one_key(redis_url: str, processes: Callable[..., Breaker]) -> None:
+    """Each process decides about a store itself: the hub drops what it has heard under the same key."""
+    said: list[tuple[str, str, int]] = []
+
+    def announce(service: str, state: SharedState, key: str) -> None:
+        said.append((service, str(state.state), int(key.rpartition(":")[2])))
+
+    many = [processes(redis_url, announce=announce) for _ in range(4)]
+    for one in many:
+        for _ in range(3):
+            with pytest.raises(ConnectionError), one.call("sql.127.0.0.1-5432"):
+                raise ConnectionError("down")
+
+    assert eventually(lambda: len(said) == 4)
+    assert {(service, state) for service, state, _ in said} == {("sql.127.0.0.1-5432", "open")}
+    assert max(bucket for *_, bucket in said) - min(bucket for *_, bucket in said) <= 1
 
 
 def test_a_store_that_lost_its_data_does_not_close_a_circuit(redis_url: str, processes: Callable[..., Breaker]) -> None:
@@ -147,8 +206,10 @@ def test_without_a_store_each_process_goes_on_alone(processes: Callable[..., Bre
 def test_the_circuit_of_the_store_itself_is_not_shared(redis_url: str, processes: Callable[..., Breaker]) -> None:
     """It must work exactly when the store does not."""
     one = processes(redis_url)
-    one.force_open("valkey")
-    one.force_open(SERVICE)
+    for service in ("valkey", SERVICE):
+        for _ in range(5):
+            with suppress(CircuitOpenError, ConnectionError), one.call(service):
+                raise ConnectionError("down")
     with redis.Redis.from_url(redis_url) as client:
         assert eventually(lambda: bool(client.hexists(CIRCUITS_KEY, SERVICE)))
         assert not client.hexists(CIRCUITS_KEY, "valkey")
@@ -158,7 +219,8 @@ PROBING_PROCESS = """
     import sys, threading, time
     from cluster.breaker import Breaker
     from cluster.breaker_redis import RedisSharing
-    from cluster.circuit import BreakerSettings, CircuitState
+    from cluster.circuit import CircuitState
+    from cluster.circuit_policies import BreakerSettings
     from cluster.errors import CircuitOpenError
 
     settings = BreakerSettings(open_s=600.0, sync_interval_s=0.1)

@@ -1,8 +1,10 @@
 """The telemetry stream on a real Valkey: once each, by group, within its bounds."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -17,6 +19,7 @@ from ingest.archive import ArchiveSettings, ArchiveStore, read_telemetry
 from ingest.archiver import Archiver
 from ingest.errors import StoreFullError, StoreUnavailableError, StoreUnsafeError
 from ingest.telemetry_redis import CHUNK_BITS, Appended, TelemetrySettings, TelemetryStream
+from tests.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.redis
 
@@ -217,6 +220,38 @@ def test_no_call_outlives_a_stopped_valkey_by_much(valkey: StoppableService) -> 
     assert eventually(lambda: _appends(stream), 5.0)
     assert seqs(stream) == [1, 2], "the batch whose answer was lost is there once"
     stream.close()
+
+
+def test_an_answer_that_got_lost_is_read_again(redis_url: str) -> None:
+    """Valkey handed readings out and the reader's connection was gone: the next call returns them, and each once."""
+    at = urlsplit(redis_url)
+    assert at.port is not None
+    with TcpProxy("127.0.0.1", at.port) as proxy, redis.Redis.from_url(redis_url) as client:
+        settings = TelemetrySettings(socket_timeout_s=0.3)
+        stream = TelemetryStream.open(redis_url.replace(f":{at.port}", f":{proxy.port}"), settings)
+        stream.check()
+        stream.append([make_reading(1)])
+        held = stream.read_group(names.ARCHIVE_GROUP, "one", 10)  # in hand and not acknowledged, as an archiver has it
+        stream.append([make_reading(2), make_reading(3)])
+        proxy.freeze()
+        with pytest.raises(StoreUnavailableError):
+            stream.read_group(names.ARCHIVE_GROUP, "one", 10)
+        proxy.mend()  # only now does the request arrive, and nobody waits for its answer
+        key = names.TELEMETRY_STREAM.format(shard=0)
+        assert eventually(lambda: client.xpending(key, names.ARCHIVE_GROUP)["pending"] == 3)
+        stream.append([make_reading(4)])
+        seen: list[int | None] = []
+
+        def read() -> bool:
+            with contextlib.suppress(StoreUnavailableError):  # connections that the freeze has spoilt
+                seen.extend(entry.reading.seq for entry in stream.read_group(names.ARCHIVE_GROUP, "one", 10))
+            return len(seen) >= 3
+
+        assert eventually(read)
+        stream.close()
+
+    assert [entry.reading.seq for entry in held] == [1]
+    assert seen == [2, 3, 4]
 
 
 def test_what_was_confirmed_survives_a_killed_valkey(valkey: StoppableService) -> None:

@@ -23,7 +23,8 @@ from websockets.typing import Subprotocol
 
 from serve_apps.auth import TokenKind, cookie_name, issue_token
 from tests.integration.gateway_process import Gateway, running_gateway
-from tests.integration.sdk_clients import SDK, Listener, RefusedError, Wire, javascript, python
+from tests.integration.sdk_clients import SDK, Listener, RefusedError, javascript, python
+from tests.tcp_proxy import TcpProxy
 
 pytestmark = [
     pytest.mark.ray,
@@ -136,19 +137,20 @@ async def test_sdk_is_cut_and_misses_nothing(gateway: Gateway, sdk: Sdk, publish
     """Cables torn twice and sockets renewed with 3001 meanwhile: every offset once, in order."""
     user, run = os.urandom(4).hex(), f"run:{os.urandom(4).hex()}"
     expected: dict[str, list[int]] = {"noc:all": [], run: []}
-    async with Wire(gateway.port).open() as wire, sdk(gateway.websocket(wire.address), token(user), run) as listener:
-        await listener.until(lambda heard: heard.count("connected") == 1 and heard.count("sub-subscribed") == 1)
-        for number in range(80):
-            channel = run if number % 2 else "noc:all"
-            expected[channel].append(await publish(publisher, channel, {"number": number}))
-            if number in {20, 55}:
-                wire.cut()
-            await asyncio.sleep(0.05)
-        for channel, offsets in expected.items():
-            await listener.until(lambda heard, name=channel, last=offsets[-1]: last in heard.offsets(name))
-        # Long enough under way for a renewal.
-        await listener.until(lambda heard: any(event.get("code") == 3001 for event in heard.events))
-        await listener.until(lambda heard: heard.count("connected") >= 4)
+    with TcpProxy("127.0.0.1", gateway.port) as wire:
+        async with sdk(gateway.websocket(wire.address), token(user), run) as listener:
+            await listener.until(lambda heard: heard.count("connected") == 1 and heard.count("sub-subscribed") == 1)
+            for number in range(80):
+                channel = run if number % 2 else "noc:all"
+                expected[channel].append(await publish(publisher, channel, {"number": number}))
+                if number in {20, 55}:
+                    wire.reset()
+                await asyncio.sleep(0.05)
+            for channel, offsets in expected.items():
+                await listener.until(lambda heard, name=channel, last=offsets[-1]: last in heard.offsets(name))
+            # Long enough under way for a renewal.
+            await listener.until(lambda heard: any(event.get("code") == 3001 for event in heard.events))
+            await listener.until(lambda heard: heard.count("connected") >= 4)
 
     for channel, offsets in expected.items():
         assert listener.offsets(channel) == offsets

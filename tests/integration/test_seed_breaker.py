@@ -19,7 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from cluster import names
 from cluster.breaker import Breaker
 from cluster.breaker_redis import RedisSharing
-from cluster.circuit import BreakerSettings, CircuitState
+from cluster.circuit import CircuitState
+from cluster.circuit_policies import BreakerSettings
 from cluster.errors import CircuitOpenError
 from cluster.metrics_actor import get_or_create_metrics
 from cluster.metrics_client import MetricsClient

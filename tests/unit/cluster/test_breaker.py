@@ -11,7 +11,8 @@ from fakes_cluster import FakeClock
 
 from cluster import metrics
 from cluster.breaker import Breaker
-from cluster.circuit import BreakerSettings, CircuitState
+from cluster.circuit import CircuitState
+from cluster.circuit_policies import BreakerSettings
 from cluster.errors import CallTimeoutError, CircuitOpenError
 
 OPEN_S = 300.0
@@ -156,15 +157,128 @@ def test_the_deadline_counts_down(breaker: Breaker, clock: FakeClock) -> None:
 
 def test_forcing_and_reset(breaker: Breaker) -> None:
     """An operator opens a circuit before a maintenance and closes it after."""
-    breaker.force_open("mqtt_broker")
+    breaker.force("mqtt_broker", CircuitState.FORCED_OPEN, author="ada", reason="broker moves")
     assert breaker.is_open("mqtt_broker")
+    status = breaker.status("mqtt_broker")
+    assert (status.cause, status.author, status.reason) == ("forced", "ada", "broker moves")
 
-    breaker.reset("mqtt_broker")
+    breaker.reset("mqtt_broker", author="ada")
     assert not breaker.is_open("mqtt_broker")
 
-    breaker.force_closed("mqtt_broker")
+    breaker.force("mqtt_broker", CircuitState.FORCED_CLOSED)
     fail(breaker, ConnectionError("down"), times=20)
     assert not breaker.is_open("mqtt_broker")
+
+
+@pytest.mark.parametrize("service", ["sql.127.0.0.1-5432", "valkey"])
+def test_what_each_process_decides_for_itself_cannot_be_forced(breaker: Breaker, service: str) -> None:
+    """It would hold in one process of many, and nobody could say in which."""
+    with pytest.raises(ValueError, match="on its own"):
+        breaker.force(service, CircuitState.FORCED_OPEN)
+
+
+def test_stores_are_probed_again_after_a_second(breaker: Breaker, clock: FakeClock) -> None:
+    """Three time-outs in a row, then nobody waits for a time-out more than once a second."""
+    fail(breaker, ConnectionError("down"), times=3, service="valkey.127.0.0.1-6379")
+    assert breaker.is_open("valkey.127.0.0.1-6379")
+    clock.advance(1.0)
+
+    with breaker.call("valkey.127.0.0.1-6379"):
+        pass
+    assert breaker.status("valkey.127.0.0.1-6379").state is CircuitState.CLOSED
+
+
+def test_an_adapter_says_what_an_outage_is(breaker: Breaker) -> None:
+    """A full store answers: that is no outage of it, and no proof of health either."""
+    breaker.count_only("valkey", lambda error: isinstance(error, ConnectionError))
+    fail(breaker, RuntimeError("OOM command not allowed"), times=20, service="valkey")
+    assert not breaker.is_open("valkey")
+
+    fail(breaker, ConnectionError("down"), times=3, service="valkey")
+    assert breaker.is_open("valkey")
+
+
+def test_a_guarded_function_is_counted_and_refused(breaker: Breaker, clock: FakeClock) -> None:
+    """The decorator does what the block does, and leaves name and result alone."""
+    answers: list[Exception | str] = [ConnectionError("down")] * 5 + ["fine"]
+
+    @breaker.guard("mqtt_broker")
+    def ask(question: str) -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return question + answer
+
+    for _ in range(5):
+        with pytest.raises(ConnectionError):
+            ask("?")
+    with pytest.raises(CircuitOpenError):
+        ask("?")
+    clock.advance(OPEN_S)
+
+    assert ask("how? ") == "how? fine"
+    assert ask.__name__ == "ask"
+    assert breaker.status("mqtt_broker").state is CircuitState.CLOSED
+
+
+async def test_a_guarded_coroutine_is_counted_and_refused(breaker: Breaker, clock: FakeClock) -> None:
+    """pybreaker never counts these: after 20 errors it is still closed."""
+
+    @breaker.guard("mqtt_broker")
+    async def ask(error: Exception | None) -> str:
+        await asyncio.sleep(0)
+        if error is not None:
+            raise error
+        return "fine"
+
+    for _ in range(5):
+        with pytest.raises(ConnectionError):
+            await ask(ConnectionError("down"))
+    with pytest.raises(CircuitOpenError):
+        await ask(None)
+    clock.advance(OPEN_S)
+    with pytest.raises(ValueError, match="bad"):
+        await ask(ValueError("bad payload"))  # says nothing: the permit comes back
+
+    assert await ask(None) == "fine"
+    assert breaker.status("mqtt_broker").state is CircuitState.CLOSED
+
+
+def test_an_outage_is_detected_after_five_deadlines(breaker: Breaker, clock: FakeClock) -> None:
+    """A broker that swallows everything: five calls of 10 s, and the sixth does not wait."""
+
+    def swallowed() -> None:
+        with breaker.call("mqtt_broker", timeout_s=10) as deadline:
+            clock.advance(deadline.remaining_s())
+            deadline.check()
+
+    while not breaker.is_open("mqtt_broker"):
+        with pytest.raises(CallTimeoutError):
+            swallowed()
+
+    assert clock.monotonic_s() - FakeClock().monotonic_s() <= 50
+
+
+def test_no_thread_waits_while_the_circuit_is_open(breaker: Breaker) -> None:
+    """The service hangs, and yet 64 threads are through at once: none of them calls it."""
+    fail(breaker, TimeoutError("no answer"))
+    let_go = threading.Event()
+    refused: list[int] = []
+
+    def call(number: int) -> None:
+        try:
+            with breaker.call("mqtt_broker", timeout_s=600):
+                let_go.wait(600)
+        except CircuitOpenError:
+            refused.append(number)
+
+    threads = [threading.Thread(target=call, args=(number,), daemon=True) for number in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    assert sorted(refused) == list(range(64))
 
 
 def test_the_status_says_what_went_wrong(breaker: Breaker) -> None:

@@ -1,23 +1,14 @@
 """One circuit against a small model, and at its edges."""
 
 import threading
-from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cluster.circuit import BreakerSettings, Circuit, CircuitState, SharedState, Transition
+from cluster.circuit import Cause, Circuit, CircuitState, SharedState
+from cluster.circuit_policies import BreakerSettings
+from cluster.failure_rate import FailureRate
 
 OPEN_S = 300.0
-LEGAL = {
-    ("closed", "open"),
-    ("open", "half_open"),
-    ("half_open", "closed"),
-    ("half_open", "open"),
-    ("open", "closed"),
-}
 
 
 def begin(circuit: Circuit, now_s: float) -> int:
@@ -52,7 +43,7 @@ def test_a_success_starts_the_count_anew() -> None:
     for _ in range(10):
         for _ in range(4):
             circuit.fail(begin(circuit, 0), 0)
-        circuit.succeed(begin(circuit, 0))
+        circuit.succeed(begin(circuit, 0), 0)
 
     assert circuit.state is CircuitState.CLOSED
 
@@ -80,7 +71,7 @@ def test_exactly_one_probe_goes_through() -> None:
     probe = begin(circuit, OPEN_S)
     assert circuit.acquire(OPEN_S) is None
 
-    circuit.succeed(probe)
+    circuit.succeed(probe, OPEN_S)
 
     assert circuit.state is CircuitState.CLOSED
 
@@ -111,10 +102,10 @@ def test_a_probe_that_hangs_loses_its_permit() -> None:
     hung = begin(circuit, OPEN_S)
     second = begin(circuit, OPEN_S + 30)
 
-    circuit.succeed(hung)
+    circuit.succeed(hung, OPEN_S + 31)
     assert circuit.state is CircuitState.HALF_OPEN
 
-    circuit.succeed(second)
+    circuit.succeed(second, OPEN_S + 31)
     assert circuit.state is CircuitState.CLOSED
 
 
@@ -134,7 +125,7 @@ def test_a_success_from_before_the_outage_does_not_heal() -> None:
         circuit.fail(begin(circuit, 0), 0)
     probe = begin(circuit, OPEN_S)
 
-    circuit.succeed(slow)
+    circuit.succeed(slow, OPEN_S)
     assert circuit.state is CircuitState.HALF_OPEN
 
     circuit.fail(probe, OPEN_S)
@@ -170,7 +161,9 @@ def test_half_open_is_told_as_an_open_time_that_is_over() -> None:
     circuit = opened()
     circuit.acquire(OPEN_S)
 
-    assert circuit.shared_state(OPEN_S) == SharedState(state=CircuitState.OPEN, remaining_s=0.0)
+    shared = circuit.shared_state(OPEN_S)
+    assert (shared.state, shared.remaining_s) == (CircuitState.OPEN, 0.0)
+    assert shared.cause == Cause("failures", reason="down")
 
 
 @pytest.mark.parametrize(
@@ -179,12 +172,92 @@ def test_half_open_is_told_as_an_open_time_that_is_over() -> None:
         pytest.param({"failure_threshold": 0}, id="no-failures"),
         pytest.param({"open_s": 0}, id="no-time"),
         pytest.param({"open_growth": 0.5}, id="shrinking"),
+        pytest.param({"failure_rate": 1.5}, id="more-failures-than-calls"),
+        pytest.param({"minimum_calls": 0}, id="a-rate-of-no-calls"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(fields: dict[str, float]) -> None:
     """The text has the bad value."""
     with pytest.raises(ValueError, match=str(next(iter(fields.values())))):
         BreakerSettings(**fields)  # type: ignore[arg-type]
+
+
+def test_a_circuit_that_would_never_open_is_refused() -> None:
+    """Neither rule is on: a mistake, not a breaker."""
+    with pytest.raises(ValueError, match="no circuit would ever open"):
+        BreakerSettings(failure_threshold=0)
+
+
+def ten_calls(circuit: Circuit, failures: int, now_s: float) -> None:
+    """Failures and successes taking turns, so that no streak opens it."""
+    for number in range(10):
+        ticket = begin(circuit, now_s)
+        if number % 2 == 0 and number // 2 < failures:
+            circuit.fail(ticket, now_s, "down")
+        else:
+            circuit.succeed(ticket, now_s)
+
+
+def test_a_failure_rate_opens_without_a_streak() -> None:
+    """Every second call fails: no five in a row, and yet nobody is served."""
+    circuit = Circuit("x", BreakerSettings(failure_rate=0.5, minimum_calls=10, window_s=60))
+    ten_calls(circuit, failures=4, now_s=0)
+    assert circuit.state is CircuitState.CLOSED
+    ten_calls(circuit, failures=5, now_s=1)  # 9 of 20
+    assert circuit.state is CircuitState.CLOSED
+
+    for _ in range(2):
+        circuit.fail(begin(circuit, 2), 2, "down")
+
+    assert circuit.state is CircuitState.OPEN
+    assert circuit.cause == Cause("failure rate", reason="down")
+
+
+def test_below_the_minimum_of_calls_a_rate_says_nothing() -> None:
+    """The first call of the day fails: that is 100 %, and no outage."""
+    circuit = Circuit("x", BreakerSettings(failure_threshold=0, failure_rate=0.5, minimum_calls=10))
+    for _ in range(9):
+        circuit.fail(begin(circuit, 0), 0)
+    assert circuit.state is CircuitState.CLOSED
+
+    circuit.fail(begin(circuit, 0), 0)
+    assert circuit.state is CircuitState.OPEN
+
+
+def test_calls_that_left_the_window_do_not_count_in_the_rate() -> None:
+    """A bad minute an hour ago says nothing about now."""
+    settings = BreakerSettings(failure_threshold=0, failure_rate=0.5, minimum_calls=10, window_s=60)
+    circuit = Circuit("x", settings)
+    for _ in range(9):
+        circuit.fail(begin(circuit, 0), 0)
+    for _ in range(9):
+        circuit.fail(begin(circuit, 60), 60)
+
+    assert circuit.state is CircuitState.CLOSED
+
+
+def test_the_window_of_the_rate_has_a_bound() -> None:
+    """A million calls take no more memory than ten."""
+    rate = FailureRate(60.0)
+    for call in range(10_000):
+        rate.count(call * 0.1, failed=call % 2 == 0)
+
+    assert len(rate._slots) == 10
+    assert 540 <= rate.calls <= 600
+    assert rate.failures == rate.calls // 2
+
+
+def test_who_forced_a_circuit_is_known_until_it_is_reset() -> None:
+    """Author and reason go with the state to the other processes."""
+    circuit = Circuit("x", BreakerSettings())
+    circuit.force(CircuitState.FORCED_OPEN, "ada", "broker moves")
+    shared = circuit.shared_state(0)
+    other = Circuit("x", BreakerSettings())
+    other.adopt(shared, 0)
+    assert other.cause == Cause("forced", "ada", "broker moves")
+
+    other.reset("bob", "moved")
+    assert other.cause == Cause("reset", "bob", "moved")
 
 
 def test_32_threads_at_the_edge_make_one_probe() -> None:
@@ -206,99 +279,3 @@ def test_32_threads_at_the_edge_make_one_probe() -> None:
         thread.join()
 
     assert len(tickets) == 1
-
-
-class CircuitAgainstModel(RuleBasedStateMachine):
-    """Random calls, results, waits and cancellations; a few lines of model say what must be."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.transitions: list[Transition] = []
-        self.settings = BreakerSettings(failure_threshold=3, window_s=100.0, open_s=50.0, permit_s=10.0)
-        self.circuit = Circuit("x", self.settings, self.transitions.append)
-        self.now_s = 0.0
-        self.out: list[int] = []
-        # The model.
-        self.state = "closed"
-        self.failures: list[float] = []
-        self.open_until_s = 0.0
-        self.probe: int | None = None
-        self.probe_until_s = 0.0
-        self.era = 0
-        self.eras: dict[int, int] = {}
-
-    @rule()
-    def begin(self) -> None:
-        passes = self.state == "closed"
-        if self.state == "open" and self.now_s >= self.open_until_s:
-            self.state, self.probe = "half_open", None
-            self.era += 1
-        is_probe = self.state == "half_open" and (self.probe is None or self.now_s >= self.probe_until_s)
-        ticket = self.circuit.acquire(self.now_s)
-        assert (ticket is not None) == (passes or is_probe)
-        if ticket is None:
-            return
-        self.out.append(ticket)
-        self.eras.setdefault(ticket, self.era)
-        if is_probe:
-            self.probe, self.probe_until_s = ticket, self.now_s + self.settings.permit_s
-
-    @precondition(lambda self: self.out)
-    @rule(data=st.data(), outcome=st.sampled_from(["ok", "fail", "ignored"]))
-    def end(self, data: st.DataObject, outcome: str) -> None:
-        ticket = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
-        {
-            "ok": lambda: self.circuit.succeed(ticket),
-            "fail": lambda: self.circuit.fail(ticket, self.now_s),
-            "ignored": lambda: self.circuit.release(ticket, self.now_s),
-        }[outcome]()
-        if self.state == "half_open" and ticket == self.probe:
-            self._probe_ended(outcome)
-        elif self.state == "closed" and self.eras[ticket] == self.era:
-            if outcome == "ok":
-                self.failures = []
-            elif outcome == "fail":
-                self.failures = [*self.failures, self.now_s][-self.settings.failure_threshold :]
-                if len(self.failures) == 3 and self.now_s - self.failures[0] <= self.settings.window_s:
-                    self._open()
-
-    def _probe_ended(self, outcome: str) -> None:
-        self.probe = None
-        if outcome == "ok":
-            self.state, self.failures = "closed", []
-            self.era += 1
-        elif outcome == "fail":
-            self._open()
-
-    def _open(self) -> None:
-        self.state, self.failures, self.probe = "open", [], None
-        self.open_until_s = self.now_s + self.settings.open_s
-        self.era += 1
-
-    @rule(seconds=st.sampled_from([0.0, 1.0, 9.0, 10.0, 49.0, 50.0, 101.0]))
-    def wait(self, seconds: float) -> None:
-        self.now_s += seconds
-
-    @rule()
-    def reset(self) -> None:
-        self.circuit.reset()
-        self.state, self.failures, self.probe = "closed", [], None
-        self.era += 1
-
-    @invariant()
-    def states_agree(self) -> None:
-        assert self.circuit.state.value == self.state
-        assert self.circuit.passes == (self.state == "closed")
-        assert self.circuit.num_failures() == len(self.failures)
-
-    @invariant()
-    def transitions_are_legal(self) -> None:
-        resets = {("half_open", "closed"), ("open", "closed")}
-        for change in self.transitions:
-            assert (change.before.value, change.after.value) in LEGAL | resets
-
-
-TestCircuitAgainstModel: Callable[[], None] = CircuitAgainstModel.TestCase
-TestCircuitAgainstModel.settings = settings(  # type: ignore[attr-defined]
-    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)

@@ -167,11 +167,15 @@ def test_every_command_is_in_the_table() -> None:
     names = {callback.__name__ for callback in callbacks if callback is not None}
     for group in cli.app.registered_groups:
         assert group.typer_instance is not None
-        names |= {f"{group.name} {command.name}" for command in group.typer_instance.registered_commands}
+        instance = group.typer_instance
+        if instance.registered_callback is not None and instance.registered_callback.invoke_without_command is True:
+            names.add(f"{group.name}")
+        names |= {f"{group.name} {command.name}" for command in instance.registered_commands}
     assert names == set(CLI)
     for name, role in CLI.items():
         if isinstance(role, Role):
-            paths = (f"/api/v1/{name}", f"/api/v1/{name}s")
+            path = "/api/v1/" + name.replace(" ", "/{}/")
+            paths = (path, f"{path}s")
             assert {ROUTES.get((method, path)) for method in ("GET", "POST") for path in paths} == {None, role}
 
 

@@ -120,6 +120,10 @@ CALLS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("GET", "/api/v1/alerts/no-such", None),
     ("GET", "/api/v1/runs", None),
     ("GET", "/api/v1/lanes", None),
+    ("GET", "/api/v1/circuits", None),
+    ("POST", "/api/v1/circuits/mqtt_broker/force", {"state": "closed", "reason": "a test"}),
+    ("POST", "/api/v1/circuits/mqtt_broker/reset", {"reason": "a test"}),
+    ("POST", "/api/v1/circuits/mqtt-broker/reset", {"reason": "a test"}),
     ("GET", "/healthz", None),
 ]
 
