@@ -5,7 +5,6 @@ Invariant: nothing of FastAPI crosses a process; the app is built inside the rep
 """
 
 import asyncio
-import gc
 import logging
 from typing import Any
 
@@ -13,7 +12,7 @@ import redis.asyncio
 from fastapi import FastAPI
 from ray import serve
 
-from cluster.actors import configure_process
+from cluster.actors import configure_process, keep_what_is_loaded
 from cluster.metrics_client import MetricsClient
 from cluster.run_queue_client import RunQueueClient
 from cluster.settings import Settings, load_section
@@ -62,10 +61,7 @@ class Gateway:
         app = create_app(self._deps, self._gateway_settings)
         self._connections = app.state.connections
         self._watcher = asyncio.create_task(self._drain_at_shutdown(), name="gateway-shutdown-watcher")
-        # What is there now stays: 200,000 objects that each full collection would look at, 0.1 s in which no
-        # client hears anything.
-        gc.collect()
-        gc.freeze()
+        keep_what_is_loaded()
         return app
 
     async def check_health(self) -> None:

@@ -55,6 +55,7 @@ class LoopTransport:
     """The broadcaster's thread hands its batches to the hub's loop."""
 
     name = "hub"
+    never_blocks_when_idle = False
 
     def __init__(self, service: HubService) -> None:
         self._service, self._loop = service, asyncio.get_running_loop()
