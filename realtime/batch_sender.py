@@ -87,6 +87,11 @@ class BatchSender:
         """True when the next small batch leaves without waiting for anything: all before it have arrived."""
         return not self._under_way and self._transport is not None and self._transport.never_blocks_when_idle
 
+    @property
+    def is_smoothly_awaited(self) -> bool:
+        """True when all has left, on a connection that tells when it is confirmed."""
+        return self._transport is not None and all(batch.is_sent for batch in self._under_way)
+
     def add(self, messages: list[Waiting]) -> None:
         """Take a batch; it leaves by ``send``."""
         self._under_way.append(

@@ -14,7 +14,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -133,18 +133,34 @@ class HubClient:
         except AWAY as error:
             raise HubUnavailableError("open_pipe", timeout_s, type(error).__name__) from error
 
-    async def poll(self, cursor: Cursor | None, timeout_s: float = 25.0) -> PollReply:
+    async def poll(
+        self, cursor: Cursor | None, timeout_s: float = 25.0, hear: Callable[[PollReply], None] | None = None
+    ) -> PollReply:
         """Return what any channel got since ``cursor``; waits up to ``timeout_s`` for news.
 
         Without a cursor the answer comes at once and is empty: it says where to begin.
         One call at a time per reader: what is published meanwhile comes with the next.
+
+        Args:
+            cursor: where the reader stands.
+            timeout_s: longest wait for news.
+            hear: called with the reply as soon as it is read, some turns of the loop before this returns;
+                twice if the first answer came too late to be returned.
 
         Raises:
             HubUnavailableError: the hub did not answer; poll again with the same cursor.
         """
         place = None if cursor is None else (cursor.hub_epoch, cursor.seq)
         patience_s = timeout_s + POLL_GRACE_S
-        return wire.read_poll(await self._ask("poll", patience_s, patience_s, place, timeout_s))
+        heard: list[PollReply] = []
+
+        def read(value: wire.WirePoll) -> None:
+            heard[:] = [wire.read_poll(value)]
+            if hear is not None:
+                hear(heard[0])
+
+        await self._ask("poll", patience_s, patience_s, place, timeout_s, hear=read)
+        return heard[0]
 
     async def history(self, channel: str, since: StreamPosition | None, limit: int = 300) -> HistoryReply:
         """Return the publications of ``channel`` after ``since`` and the top of its stream.
@@ -218,7 +234,14 @@ class HubClient:
         stats: HubStats = await self._ask("stats", 5.0, ATTEMPT_TIMEOUT_S)
         return stats
 
-    async def _ask(self, operation: str, timeout_s: float, attempt_s: float, *args: Any) -> Any:
+    async def _ask(
+        self,
+        operation: str,
+        timeout_s: float,
+        attempt_s: float,
+        *args: Any,
+        hear: Callable[[Any], None] | None = None,
+    ) -> Any:
         # Every operation may be repeated: reads change nothing, publish names its batch, a report its number.
         deadline_s, backoff = time.monotonic() + timeout_s, Backoff()
         may_use_socket = operation in BY_SOCKET
@@ -230,7 +253,7 @@ class HubClient:
                         async with asyncio.timeout(_attempt_s(deadline_s, attempt_s)):
                             connection = await self._pool.of_loop()
                             if connection is not None:
-                                answer = await connection.ask(operation, args)
+                                answer = await connection.ask(operation, args, hear)
                                 self.calls["socket"] += 1
                                 return answer
                 ref = getattr(self._handle, operation).remote(*args)
@@ -244,6 +267,8 @@ class HubClient:
                     await self._look_up_in_thread(deadline_s)
             else:
                 self.calls["actor"] += 1
+                if hear is not None:
+                    hear(answer)
                 return answer
 
     def _publish_by_socket(self, batch: str, sent: list[wire.WireDraft], deadline_s: float) -> Any:

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -144,7 +144,7 @@ class AsyncConnection(_Connection):
     def __init__(self, address: SocketAddress, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(address, loop)
         self._loop = loop
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._waiting: dict[int, tuple[asyncio.Future[Any], Callable[[Any], None] | None]] = {}
         self._unsent = bytearray()
 
     @classmethod
@@ -167,15 +167,20 @@ class AsyncConnection(_Connection):
             raise
         return connection
 
-    async def ask(self, operation: str, arguments: Sequence[Any]) -> Any:
+    async def ask(self, operation: str, arguments: Sequence[Any], hear: Callable[[Any], None] | None = None) -> Any:
         """Return the hub's answer; the caller bounds the wait.
+
+        Args:
+            operation: what to do.
+            arguments: what it takes.
+            hear: called with the answer in the turn of the loop that reads it, some turns before this returns.
 
         Raises:
             ConnectionError, HubRefusedError: see the module.
         """
         number, frame = self._request(operation, arguments)
         answer: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting[number] = answer
+        self._waiting[number] = answer, hear
         try:
             self._send(operation, frame)
             value, reason = await answer
@@ -191,7 +196,7 @@ class AsyncConnection(_Connection):
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
         super().close()
-        for answer in self._waiting.values():
+        for answer, _ in self._waiting.values():
             if not answer.done():
                 answer.set_exception(ConnectionResetError("the connection to the hub was closed"))
 
@@ -226,8 +231,15 @@ class AsyncConnection(_Connection):
             self.close()
             return
         for number, value, reason in replies:
-            answer = self._waiting.get(number)
-            if answer is not None and not answer.done():
+            answer, hear = self._waiting.get(number, (None, None))
+            if answer is None or answer.done():
+                continue
+            try:
+                if hear is not None and reason is None:
+                    hear(value)
+            except Exception as error:
+                answer.set_exception(error)  # the caller's own: it must not end the connection of all others
+            else:
                 answer.set_result((value, reason))
 
 

@@ -76,6 +76,7 @@ class HubService:
         self._readers: dict[_Reader, asyncio.TimerHandle] = {}  # those that wait for news, and until when
         self._confirmations: deque[tuple[int, Callable[[], None]]] = deque()
         self._under_way: asyncio.Queue[tuple[JournalRecord, Stored]] = asyncio.Queue(RECORDS_UNDER_WAY)
+        self._is_writing = False  # the writer has records to hand over
         self._is_stalled = False  # readers have waited long enough for the journal
         self._tasks: set[asyncio.Task[None]] = set()
         self._health_lock = asyncio.Lock()  # held across the marker's file and the change it stands for
@@ -111,9 +112,7 @@ class HubService:
         """``publish`` for callers that are no coroutine: ``answer`` is called once, perhaps before this returns."""
         # The append comes first and at once: batches of one caller keep their order.
         positions = self._hub.publish(drafts, batch)
-        self._news.set()
-        if self._is_stalled:
-            self._show(self._hub.top)
+        self._write_soon()
         if self._health is JournalHealth.OK and self._hub.journalled_seq < self._hub.top:
             self._confirmations.append((self._hub.top, lambda: answer(positions)))
         else:
@@ -196,9 +195,7 @@ class HubService:
         drafts = [Draft(GATEWAY_ALL, notices.write(part)) for part in notices.changes_in_parts(changes)]
         if drafts:
             self._hub.publish(drafts)
-            self._news.set()
-            if self._is_stalled:
-                self._show(self._hub.top)
+            self._write_soon()
 
     def stats(self) -> HubStats:
         """Return figures; cheap."""
@@ -227,6 +224,28 @@ class HubService:
 
     # -- writing -----------------------------------------------------------------------
 
+    def _write_soon(self) -> None:
+        """Give the journal what was just published: in this turn of the loop if nothing is in its way."""
+        journal = self._journal
+        if (
+            journal is None
+            or self._health is not JournalHealth.OK
+            or self._is_writing
+            or self._under_way.full()
+            or not journal.is_clear
+            or self._hub.has_outrun_journal
+        ):
+            self._news.set()
+            if self._is_stalled:
+                self._show(self._hub.top)
+            return
+        record = self._hub.next_record(RECORD_ENTRIES, RECORD_BYTES)
+        if record is not None:
+            self._under_way.put_nowait((record, journal.append_at_once(record)))
+            self._show(record.log_mark.top)
+            if record.log_mark.top < self._hub.top:
+                self._news.set()  # more than fits into one record
+
     async def _write_forever(self) -> None:
         while True:
             await self._news.wait()
@@ -234,10 +253,13 @@ class HubService:
             if self._journal is None or self._health is not JournalHealth.OK:
                 self._show(self._hub.top)
                 continue
+            self._is_writing = True
             try:
                 await self._write_news(self._journal)
             except Exception as error:
                 await self._face(self._journal, error)
+            finally:
+                self._is_writing = False
 
     async def _write_news(self, journal: Journal) -> None:
         while self._health is JournalHealth.OK:

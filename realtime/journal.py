@@ -73,6 +73,15 @@ class Journal(Protocol):
         """
         ...
 
+    @property
+    def is_clear(self) -> bool:
+        """True when ``append_at_once`` may be called: nothing has to be waited for."""
+        ...
+
+    def append_at_once(self, record: JournalRecord) -> Stored:
+        """``append`` within the caller's turn of the loop; every failure comes by the future."""
+        ...
+
     async def rewrite(self, records: Sequence[JournalRecord]) -> None:
         """Replace everything by ``records``, at once: a failure leaves what was there.
 

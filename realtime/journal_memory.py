@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from realtime.errors import FencedError, JournalLostError
+from realtime.errors import FencedError, JournalLostError, RealtimeError
 from realtime.journal import JournalRecord, JournalState, Stored
 from realtime.recovery import Mark
 from realtime.stream import Entry
@@ -55,12 +55,23 @@ class MemoryJournal:
 
     async def append(self, record: JournalRecord) -> Stored:
         """See ``Journal.append``."""
-        self._check_fence()
-        if self._store.log_mark is None:
-            raise JournalLostError(self._fence)
-        self._store.apply(record)
+        self._apply(record)
         stored: Stored = asyncio.get_running_loop().create_future()
         stored.set_result(None)
+        return stored
+
+    is_clear = True
+    """See ``Journal.is_clear``."""
+
+    def append_at_once(self, record: JournalRecord) -> Stored:
+        """See ``Journal.append_at_once``."""
+        stored: Stored = asyncio.get_running_loop().create_future()
+        try:
+            self._apply(record)
+        except RealtimeError as error:
+            stored.set_exception(error)
+        else:
+            stored.set_result(None)
         return stored
 
     async def rewrite(self, records: Sequence[JournalRecord]) -> None:
@@ -77,6 +88,12 @@ class MemoryJournal:
 
     async def close(self) -> None:
         """Nothing to release."""
+
+    def _apply(self, record: JournalRecord) -> None:
+        self._check_fence()
+        if self._store.log_mark is None:
+            raise JournalLostError(self._fence)
+        self._store.apply(record)
 
     def _check_fence(self) -> None:
         if self._store.fence > self._fence:

@@ -67,14 +67,20 @@ class RedisJournal:
 
     async def append(self, record: JournalRecord) -> Stored:
         """See ``Journal.append``."""
-        keys = [KEY_FENCE, *KEYS]
         try:
-            answer = await self._pipe.call("EVALSHA", self._append.sha, len(keys), *keys, *self._arguments(record))
+            answer = await self._pipe.call(*self._command(record))
         except (RedisError, OSError) as error:
             raise JournalUnavailableError("append", str(error)) from error
-        stored: Stored = asyncio.get_running_loop().create_future()
-        answer.add_done_callback(lambda answered: self._settle(stored, answered))
-        return stored
+        return self._stored(answer)
+
+    @property
+    def is_clear(self) -> bool:
+        """See ``Journal.is_clear``."""
+        return self._pipe.is_clear
+
+    def append_at_once(self, record: JournalRecord) -> Stored:
+        """See ``Journal.append_at_once``."""
+        return self._stored(self._pipe.call_at_once(*self._command(record)))
 
     async def rewrite(self, records: Sequence[JournalRecord]) -> None:
         """See ``Journal.rewrite``."""
@@ -118,6 +124,15 @@ class RedisJournal:
             entries=tuple(entries),
             marks={channel.decode(): _read_mark(orjson.loads(mark)) for channel, mark in marks.items()},
         )
+
+    def _command(self, record: JournalRecord) -> list[Any]:
+        keys = [KEY_FENCE, *KEYS]
+        return ["EVALSHA", self._append.sha, len(keys), *keys, *self._arguments(record)]
+
+    def _stored(self, answer: Answer) -> Stored:
+        stored: Stored = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(lambda answered: self._settle(stored, answered))
+        return stored
 
     def _arguments(self, record: JournalRecord) -> list[Any]:
         head = orjson.dumps([self._owner, _write_mark(record.log_mark)])

@@ -18,6 +18,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
+from cluster import eager
+
 Answer = asyncio.Future[Any]
 
 
@@ -37,6 +39,30 @@ class RedisPipe:
         self._reading: asyncio.Task[None] | None = None
         self._waiting: deque[Answer] = deque()
         self._sending = asyncio.Lock()
+        self._draining: asyncio.Task[None] | None = None
+
+    @property
+    def is_clear(self) -> bool:
+        """True when a command can be on the socket at once: ``call_at_once`` may be used."""
+        return (
+            self._connection is not None
+            and not self._sending.locked()
+            and (self._draining is None or self._draining.done())
+        )
+
+    def call_at_once(self, *command: bytes | str | int) -> Answer:
+        """``call`` without a turn of the loop, for when the pipe is clear; every failure comes by the future."""
+        answer: Answer = asyncio.get_running_loop().create_future()
+        self._waiting.append(answer)
+        try:
+            rest = eager.begin(self._connection.send_packed_command([_packed(command)], check_health=False))
+        except (RedisError, OSError) as error:
+            self._abandon(error)
+        else:
+            if rest is not None:
+                # The bytes are the socket's already; what waits is for room, and the next command waits with it.
+                self._draining = asyncio.create_task(self._drain(self._connection, rest), name="hub-journal-drain")
+        return answer
 
     async def call(self, *command: bytes | str | int) -> Answer:
         """Send a command; its answer or error comes by the future.
@@ -60,14 +86,25 @@ class RedisPipe:
 
     async def reset(self) -> None:
         """Close the connection; calls that wait for an answer fail."""
-        connection, self._connection = self._connection, None
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
-        self._fail(RedisConnectionError("the connection was closed"))
+        connection = self._connection
+        self._abandon(RedisConnectionError("the connection was closed"))
         if connection is not None:
             with contextlib.suppress(RedisError, OSError):
                 await connection.disconnect(nowait=True)
+
+    def _abandon(self, error: Exception) -> None:
+        self._connection = None
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+        self._fail(error)
+
+    async def _drain(self, connection: Any, rest: eager.Rest) -> None:
+        try:
+            await rest
+        except (RedisError, OSError) as error:
+            if self._connection is connection:
+                self._abandon(error)
 
     async def _read_forever(self) -> None:
         connection = self._connection

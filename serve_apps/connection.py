@@ -11,7 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
-from serve_apps import eager, frames, gateway_metrics
+from cluster import eager
+from serve_apps import frames, gateway_metrics
 from serve_apps.answers import Answers
 from serve_apps.codes import CloseCode
 from serve_apps.effects import (

@@ -11,6 +11,7 @@ has the same offset.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 import time
@@ -70,6 +71,9 @@ class HubFeed:
         self._task: asyncio.Task[None] | None = None
         self._resync_slots = asyncio.Semaphore(RESYNC_AT_ONCE)
         self._failing_since_s: float | None = None
+        self._woken: dict[Follower, None] = {}  # followers that are marked and not flushed yet, in order
+        self._behind: set[Ring] = set()  # rings that have to read their channel again
+        self._spent_s = 0.0  # CPU time of the present reply's delivery
         self.coalesced_total = 0
         """Publications the hub left out because a newer one took their place."""
         self.resyncs_total = 0
@@ -266,7 +270,7 @@ class HubFeed:
         pause_s = 0.05
         while True:
             try:
-                reply = await self._hub.poll(self._cursor, self._settings.poll_timeout_s)
+                reply = await self._hub.poll(self._cursor, self._settings.poll_timeout_s, self._hear)
             except (RealtimeError, OSError) as error:
                 if self._failing_since_s is None:
                     logger.warning("the hub does not answer, %d channels wait: %s", len(self._rings), error)
@@ -277,33 +281,40 @@ class HubFeed:
             if self._failing_since_s is not None:
                 logger.info("the hub answers again after %.1f s", self.failing_s)
                 self._failing_since_s, pause_s = None, 0.05
-            await self._deliver(reply)
+            await self._settle(reply)
 
-    async def _deliver(self, reply: PollReply) -> None:
-        is_first = self._cursor is None
-        self._cursor = reply.cursor
-        self.coalesced_total += reply.coalesced
-        if reply.gap and not is_first:
-            await asyncio.gather(*(self._resync(ring) for ring in list(self._rings.values())))
-        self._ready.set()
-        now_s = time.monotonic()
+    def _hear(self, reply: PollReply) -> None:
+        """Deliver what a reply brings in the turn of the loop that reads it; what must wait is left to ``_settle``."""
+        # CPU time of this thread: on a busy machine the clock would count what others took as well.
+        began_s, now_s = time.thread_time(), time.monotonic()
         touched: dict[Ring, int] = {}
-        for publication in reply.publications:
+        for publication in () if reply.gap else reply.publications:
             ring = self._rings.get(publication.channel)
             if ring is None:
                 continue
             outcome = ring.append(publication, now_s)
             if outcome is Append.OTHER_EPOCH:
-                await self._resync(ring)
+                self._behind.add(ring)
             elif outcome is Append.ADDED:
                 rank = RANKS[publication.priority]
                 touched[ring] = min(touched.get(ring, rank), rank)
-        if touched:
-            # CPU time of this thread: on a busy machine the clock would count what others took as well.
-            began_s = time.thread_time()
-            await self._flush(touched)
-            await asyncio.sleep(0)  # the loop hands to the sockets what was written when its turn ends
-            await asyncio.sleep(self._rest_s(time.thread_time() - began_s))
+        self._mark(touched)
+        self._flush_slice()
+        self._spent_s = time.thread_time() - began_s if touched else 0.0
+
+    async def _settle(self, reply: PollReply) -> None:
+        """Do what ``_hear`` had no time for, and rest."""
+        is_first = self._cursor is None
+        self._cursor = reply.cursor
+        self.coalesced_total += reply.coalesced
+        if reply.gap and not is_first:
+            self._behind.update(self._rings.values())
+        behind, self._behind = self._behind, set()
+        await self._flush_rest()
+        await asyncio.gather(*map(self._resync, behind))
+        self._ready.set()
+        if self._spent_s:
+            await asyncio.sleep(self._rest_s(self._spent_s))
 
     def _rest_s(self, spent_s: float) -> float:
         """Return how long to let news gather after a flush that cost ``spent_s`` of CPU time.
@@ -315,17 +326,24 @@ class HubFeed:
         """
         return min(self._settings.flush_rest_max_s, self._settings.flush_rest * spent_s)
 
-    async def _flush(self, touched: Mapping[Ring, int]) -> None:
-        woken: dict[Follower, None] = {}
+    def _mark(self, touched: Mapping[Ring, int]) -> None:
         for ring in sorted(touched, key=touched.__getitem__):
             rank = touched[ring]
             for follower in ring.followers:
                 follower.mark(ring.channel, rank)
-                woken[follower] = None
-        for number, follower in enumerate(woken, start=1):
+                self._woken[follower] = None
+
+    def _flush_slice(self) -> None:
+        for follower in tuple(itertools.islice(self._woken, FLUSH_SLICE)):
+            del self._woken[follower]
             follower.flush()
-            if number % FLUSH_SLICE == 0:
-                await asyncio.sleep(0)
+
+    async def _flush_rest(self) -> None:
+        while self._woken:
+            began_s = time.thread_time()
+            self._flush_slice()
+            self._spent_s += time.thread_time() - began_s
+            await asyncio.sleep(0)
 
     async def _resync(self, ring: Ring) -> None:
         """Read a channel again after a gap; followers whose place is lost are told so."""
@@ -346,7 +364,8 @@ class HubFeed:
         now_s = time.monotonic()
         for publication in reply.publications:
             ring.append(publication, now_s)
-        await self._flush({ring: min((RANKS[item.priority] for item in reply.publications), default=0)})
+        self._mark({ring: min((RANKS[item.priority] for item in reply.publications), default=0)})
+        await self._flush_rest()
 
     def _lose(self, ring: Ring, position: StreamPosition | None) -> None:
         followers = list(ring.followers)

@@ -47,7 +47,15 @@ class LocalHub:
         self._wake()
         return positions
 
-    async def poll(self, cursor: Cursor | None, timeout_s: float = 25.0) -> PollReply:
+    async def poll(
+        self, cursor: Cursor | None, timeout_s: float = 25.0, hear: Callable[[PollReply], None] | None = None
+    ) -> PollReply:
+        reply = await self._poll(cursor, timeout_s)
+        if hear is not None:
+            hear(reply)
+        return reply
+
+    async def _poll(self, cursor: Cursor | None, timeout_s: float) -> PollReply:
         self._check("poll", timeout_s)
         reply = self.core.since(cursor, self.core.top)
         while cursor is not None and not reply.publications and not reply.gap:

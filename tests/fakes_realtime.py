@@ -23,6 +23,7 @@ class FaultyJournal(MemoryJournal):
         self.is_away = False
         self.answers = asyncio.Event()
         self.answers.set()
+        self.is_clear = True
         self.appended: list[JournalRecord] = []
 
     async def open(self) -> JournalState | None:
@@ -32,6 +33,10 @@ class FaultyJournal(MemoryJournal):
     async def append(self, record: JournalRecord) -> Stored:
         self.appended.append(record)
         self._fail_if_away("append")
+        return asyncio.ensure_future(self._store_when_told(record))
+
+    def append_at_once(self, record: JournalRecord) -> Stored:
+        self.appended.append(record)
         return asyncio.ensure_future(self._store_when_told(record))
 
     async def _store_when_told(self, record: JournalRecord) -> None:

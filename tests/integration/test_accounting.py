@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,13 @@ class ServiceHub:
     def __init__(self, service: HubService) -> None:
         self._service = service
 
-    async def poll(self, cursor: Cursor | None, timeout_s: float = 25.0) -> PollReply:
-        return await self._service.poll(cursor, timeout_s)
+    async def poll(
+        self, cursor: Cursor | None, timeout_s: float = 25.0, hear: Callable[[PollReply], None] | None = None
+    ) -> PollReply:
+        reply = await self._service.poll(cursor, timeout_s)
+        if hear is not None:
+            hear(reply)
+        return reply
 
     async def history(self, channel: str, since: StreamPosition | None, limit: int = 300) -> HistoryReply:
         return self._service.history(channel, since, limit)
@@ -50,6 +55,7 @@ class LoopTransport:
     """The broadcaster's thread hands its batches to the hub's loop."""
 
     name = "hub"
+    never_blocks_when_idle = False
 
     def __init__(self, service: HubService) -> None:
         self._service, self._loop = service, asyncio.get_running_loop()

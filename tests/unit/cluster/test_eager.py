@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from serve_apps.eager import begin
+from cluster.eager import begin
 
 pytestmark = pytest.mark.anyio
 
