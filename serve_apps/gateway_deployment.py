@@ -12,12 +12,8 @@ import redis.asyncio
 from fastapi import FastAPI
 from ray import serve
 
-<<<<<<< HEAD
-from cluster.actors import configure_process
-from cluster.guarded_redis import GuardedAsyncRedis
-=======
 from cluster.actors import configure_process, keep_what_is_loaded
->>>>>>> refs/heads/realtime
+from cluster.guarded_redis import GuardedAsyncRedis
 from cluster.metrics_client import MetricsClient
 from cluster.run_queue_client import RunQueueClient
 from cluster.settings import Settings, load_section
