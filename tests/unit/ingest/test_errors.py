@@ -25,6 +25,10 @@ EXAMPLES = [
     errors.StaleRevisionError("champion", 3),
     errors.AlertNotFoundError("a1"),
     errors.AlertConflictError(4),
+    errors.VersionConflictError("alert", {"a1": 3}, {"a1": 4}),
+    errors.SilenceNotFoundError("s1"),
+    errors.HeartbeatNotFoundError("acme/nightly"),
+    errors.RulesFileError("rules.yaml", ("line 3: x", "line 5: y")),
 ]
 
 
