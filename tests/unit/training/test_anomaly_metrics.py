@@ -117,9 +117,9 @@ def test_alerts_begin_after_quiet() -> None:
 
 def test_recall_at_a_price() -> None:
     """The threshold is the most sensitive one that people can afford."""
-    labels = labelled(2880, (1000, 1020), (2000, 2020))
-    times = 60.0 * np.arange(2880)  # two days
-    score = np.zeros(2880)
+    labels = labelled(2881, (1000, 1020), (2000, 2020))
+    times = 60.0 * np.arange(2881)  # two days
+    score = np.zeros(2881)
     score[[1005, 300, 400, 2010]] = [9.0, 8.0, 7.0, 6.0]
 
     assert recall_at(score, labels, times, false_per_day=0.0)[1].found == 1
