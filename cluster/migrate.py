@@ -32,6 +32,7 @@ TABLE_MODULES = (
     "ingest.directory_tables",
     "ingest.live_models",
     "ingest.alerts.tables",
+    "training.labels",
     "training.promotion",
 )
 """Modules that declare tables. By name: this folder imports none of the folders above it."""

@@ -150,3 +150,16 @@ class WorkersFailedError(TrainingError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class StaleLeaseError(TrainingError):
+    """The question is no longer with the person who answers it."""
+
+    def __init__(self, request_id: str, token: int, reason: str) -> None:
+        super().__init__(request_id, token, reason)
+        self.request_id = request_id
+        self.token = token
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"question {self.request_id} (lease {self.token}): {self.reason}"

@@ -1,0 +1,197 @@
+"""The label queue: one person at a time, nothing lost, nothing answered twice."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from cluster.errors import ClusterError
+from cluster.store import metadata, open_engine
+from tests.fakes_alerts import FakeClock
+from training.errors import StaleLeaseError
+from training.label_queue import Answer, Holder, LabelQueue, LabelQueueSettings
+from training.labels import Provenance, Question, RequestState
+
+ANN = Holder("ann", "socket-1")
+BOB = Holder("bob", "socket-2")
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_engine(f"sqlite:///{tmp_path}/floor.db")
+    metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def queue(engine: Engine, clock: FakeClock) -> LabelQueue:
+    return LabelQueue(engine, clock, LabelQueueSettings(lease_s=60, max_leases=5, max_open=100))
+
+
+def do(queue: LabelQueue, step: Any) -> Any:
+    (result,) = queue.together([step])
+    if isinstance(result, ClusterError):
+        raise result
+    return result
+
+
+def questions(count: int, **more: Any) -> list[Question]:
+    return [
+        Question(subject=f"window:{number}", asked_by="margin", priority=float(number), **more)
+        for number in range(count)
+    ]
+
+
+def test_the_most_important_first_and_to_one_person_only(queue: LabelQueue) -> None:
+    """Two people never see the same question."""
+    assert do(queue, queue.ask(questions(6))) == 6
+
+    first = do(queue, queue.lease(ANN, 2))
+    second = do(queue, queue.lease(BOB, 10))
+
+    assert [request.subject for request in first] == ["window:5", "window:4"]
+    assert [request.subject for request in second] == ["window:3", "window:2", "window:1", "window:0"]
+    assert do(queue, queue.lease(Holder("eve", "socket-3"), 1)) == ()
+
+
+def test_a_repeated_lease_returns_the_same(queue: LabelQueue) -> None:
+    """An answer that was lost on its way costs nobody a question."""
+    do(queue, queue.ask(questions(4)))
+
+    assert do(queue, queue.lease(ANN, 2)) == do(queue, queue.lease(ANN, 2))
+    assert queue.counts()[RequestState.LEASED] == 2
+
+
+def test_the_same_question_is_asked_once(queue: LabelQueue) -> None:
+    """By one strategy for one model version; another version may ask again."""
+    assert do(queue, queue.ask(questions(3))) == 3
+    assert do(queue, queue.ask(questions(4))) == 1
+    assert do(queue, queue.ask(questions(3, model_id="m@2"))) == 3
+
+
+def test_a_queue_has_a_bound(queue: LabelQueue) -> None:
+    """The least important new ones stay outside."""
+    assert do(queue, queue.ask(questions(130))) == 100
+    assert do(queue, queue.ask([Question(subject="late", asked_by="audit", priority=9e9)])) == 0
+    assert do(queue, queue.lease(ANN, 1))[0].subject == "window:129"
+
+
+def test_an_answer_becomes_a_label_once(queue: LabelQueue) -> None:
+    """Repeated with the same token it is the same label; a proposal that was shown is in its provenance."""
+    do(queue, queue.ask(questions(2, proposal="anomaly", confidence=0.9, model_id="m@1")))
+    one, two = do(queue, queue.lease(ANN, 2))
+
+    assisted = do(
+        queue,
+        queue.answer(Answer(request_id=one.id, token=one.token, value="normal", user_id="ann", saw_proposal=True)),
+    )
+    again = do(
+        queue,
+        queue.answer(Answer(request_id=one.id, token=one.token, value="normal", user_id="ann", saw_proposal=True)),
+    )
+    manual = do(queue, queue.answer(Answer(request_id=two.id, token=two.token, value="anomaly", user_id="ann")))
+
+    assert assisted == again
+    assert (assisted.provenance, assisted.model_id, assisted.confidence) == (Provenance.ASSISTED, "m@1", 0.9)
+    assert (manual.provenance, manual.model_id, manual.confidence) == (Provenance.MANUAL, None, None)
+    assert queue.counts()[RequestState.ANSWERED] == 2
+
+
+def test_a_lease_that_ran_out_is_the_next_persons(queue: LabelQueue, clock: FakeClock) -> None:
+    """Late is fine while nobody else has it; with the old token it is too late."""
+    do(queue, queue.ask(questions(2)))
+    late, lost = do(queue, queue.lease(ANN, 2))
+    clock.advance(61)
+    assert (
+        do(queue, queue.answer(Answer(request_id=late.id, token=late.token, value="normal", user_id="ann"))).user_id
+        == "ann"
+    )
+
+    (taken,) = do(queue, queue.lease(BOB, 5))
+    assert (taken.id, taken.token) == (lost.id, lost.token + 1)
+    with pytest.raises(StaleLeaseError, match="somebody else has it"):
+        do(queue, queue.answer(Answer(request_id=lost.id, token=lost.token, value="normal", user_id="ann")))
+    with pytest.raises(StaleLeaseError, match="somebody else has it"):
+        do(queue, queue.answer(Answer(request_id=taken.id, token=taken.token, value="normal", user_id="ann")))
+
+
+def test_a_renewed_lease_stays(queue: LabelQueue, clock: FakeClock) -> None:
+    do(queue, queue.ask(questions(1)))
+    do(queue, queue.lease(ANN, 1))
+    clock.advance(50)
+    assert do(queue, queue.renew(ANN)) == 1
+    clock.advance(50)
+
+    assert do(queue, queue.lease(BOB, 1)) == ()
+
+
+def test_a_closed_socket_gives_back_at_once(queue: LabelQueue) -> None:
+    """Only what was leased through it."""
+    do(queue, queue.ask(questions(3)))
+    do(queue, queue.lease(ANN, 2))
+    do(queue, queue.lease(replace(ANN, session="socket-9"), 1))
+
+    assert do(queue, queue.release("socket-1")) == 2
+    assert len(do(queue, queue.lease(BOB, 5))) == 2
+
+
+def test_a_skipped_question_comes_to_others(queue: LabelQueue) -> None:
+    do(queue, queue.ask(questions(1)))
+    (request,) = do(queue, queue.lease(ANN, 1))
+    do(queue, queue.skip(request.id, request.token, "ann", "cannot tell"))
+
+    assert do(queue, queue.lease(ANN, 1)) == ()
+    assert len(do(queue, queue.lease(BOB, 1))) == 1
+    with pytest.raises(StaleLeaseError):
+        do(queue, queue.skip(request.id, request.token, "ann"))
+
+
+def test_tenants_label_their_own(queue: LabelQueue) -> None:
+    do(queue, queue.ask([*questions(2, tenant="acme"), Question(subject="other", asked_by="margin", tenant="zeta")]))
+
+    leased = do(queue, queue.lease(Holder("ann", "s", tenant="zeta"), 5))
+
+    assert [request.subject for request in leased] == ["other"]
+
+
+def test_questions_of_an_old_version_are_withdrawn(queue: LabelQueue) -> None:
+    """But not those that somebody looks at."""
+    do(queue, queue.ask(questions(3, model_id="m@1")))
+    (looked_at,) = do(queue, queue.lease(ANN, 1))
+    do(queue, queue.ask(questions(2, model_id="m@2")))
+
+    assert do(queue, queue.withdraw("margin", except_model="m@2")) == 2
+    assert (
+        do(queue, queue.answer(Answer(request_id=looked_at.id, token=1, value="normal", user_id="ann"))).value
+        == "normal"
+    )
+
+
+def test_a_refused_call_does_not_hinder_the_others(queue: LabelQueue) -> None:
+    """Many people's calls are one transaction."""
+    do(queue, queue.ask(questions(2)))
+    (request,) = do(queue, queue.lease(ANN, 1))
+    good = Answer(request_id=request.id, token=request.token, value="normal", user_id="ann")
+
+    refused, label, leased = queue.together(
+        [queue.answer(replace(good, request_id="no-such")), queue.answer(good), queue.lease(BOB, 1)]
+    )
+
+    assert isinstance(refused, StaleLeaseError)
+    assert label.value == "normal"
+    assert len(leased) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("lease_s", 0), ("max_leases", 0), ("max_leases", 501), ("max_open", 0)])
+def test_settings_are_checked(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        LabelQueueSettings(**{name: value})
