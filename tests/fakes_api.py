@@ -1,5 +1,7 @@
 """A gateway for tests of the HTTP API: real SQL, real queue core and alert engine, no Ray and no Valkey."""
 
+import functools
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,12 +86,22 @@ class HubWithStats(LocalHub):
         return {"epoch": "e"}
 
 
+@functools.cache
+def _tables() -> bytes:
+    """A database with all tables: made once, since hundreds of tests want one."""
+    with tempfile.TemporaryDirectory() as folder:
+        engine = open_engine(f"sqlite:///{folder}/made.db")
+        metadata.create_all(engine)
+        engine.dispose()
+        return (Path(folder) / "made.db").read_bytes()
+
+
 class ApiFloor:
     """The parts behind the API, and callers of it."""
 
     def __init__(self, folder: Path) -> None:
+        (folder / "floor.db").write_bytes(_tables())
         self.engine = open_engine(f"sqlite:///{folder}/floor.db")
-        metadata.create_all(self.engine)
         self.clock = FakeClock()
         self.alerts = AlertEngine(self.engine, self.clock)
         self.run_queue = LocalRunQueue(self.engine)
