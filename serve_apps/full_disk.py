@@ -1,6 +1,6 @@
 """Notices that a full disk has room again, for programs that do not notice it themselves.
 
-nats-server does not write to a stream again after one write failed (2.12: "critical write
+nats-server does not write to a stream again after one write failed (2.15: "critical write
 error"), so publishers are refused until it is started anew; what it accepted is all there.
 Invariant: each time the disk was full is told once, and only when there is room.
 """
