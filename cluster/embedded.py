@@ -27,6 +27,9 @@ MQTT = "mqtt"
 REDIS = "redis"
 
 MQTT_USER = "watchfloor"
+MIB = 1024 * 1024
+LEAST_STORE_MB = 64
+"""However full the disk is: a broker without a store would not start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,8 @@ class EmbeddedSettings:
     """Memory of the embedded Valkey, in MiB; it refuses writes above (``noeviction``)."""
     mqtt_store_mb: int = 4096
     """Disk that undelivered MQTT messages may take, in MiB."""
+    mqtt_disk_reserve_mb: int = 256
+    """Room on the disk that they leave in any case, as it is at the broker's start, in MiB."""
     mqtt_max_payload_mb: int = 8
     """Largest MQTT packet the broker takes, in MiB; above it the connection is dropped."""
     mqtt_ack_wait_s: int = 5
@@ -126,7 +131,7 @@ def mqtt_service(folder: Path, port: int, credentials: Credentials, settings: Em
             "store_dir": str(data),
             "sync_interval": "always",
             "max_memory_store": 64 * 1024 * 1024,
-            "max_file_store": settings.mqtt_store_mb * 1024 * 1024,
+            "max_file_store": _store_bytes(data, settings),
         },
         "mqtt": {"listen": f"{LOOPBACK}:{port}", "ack_wait": f"{settings.mqtt_ack_wait_s}s"},
         "log_size_limit": 10 * 1024 * 1024,
@@ -142,6 +147,14 @@ def mqtt_service(folder: Path, port: int, credentials: Credentials, settings: Em
         port=port,
         log_path=folder / "logs" / "mqtt.out",
     )
+
+
+def _store_bytes(folder: Path, settings: EmbeddedSettings) -> int:
+    """Return how large the broker's store may become: as set, or what the disk has room for."""
+    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    room = held + shutil.disk_usage(folder).free - settings.mqtt_disk_reserve_mb * MIB
+    # At a bound of its own it refuses publishers and goes on by itself; at a full disk it has to be started anew.
+    return max(LEAST_STORE_MB * MIB, min(settings.mqtt_store_mb * MIB, room))
 
 
 def redis_service(folder: Path, port: int, credentials: Credentials, settings: EmbeddedSettings) -> EmbeddedService:

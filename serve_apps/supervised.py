@@ -98,6 +98,11 @@ class Supervised:
             self.launch()
         return (self.state, self.restarts) != before
 
+    def begin_anew(self) -> None:
+        """Ask a running process to end, to be started again; returns at once."""
+        if self._process is not None:
+            self._process.terminate()
+
     def terminate(self) -> None:
         """Ask it to end, for good; returns at once."""
         if self._process is not None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from cluster.clock import SystemClock
-from cluster.embedded import Credentials, EmbeddedService, EmbeddedSettings, mqtt_service, redis_service
+from cluster.embedded import MQTT, Credentials, EmbeddedService, EmbeddedSettings, mqtt_service, redis_service
 from cluster.lanes import ray_resources
 from cluster.ports import ALL_INTERFACES, LOOPBACK, PortBlock, is_port_free, local_host
 from cluster.process import Child, ProcessIdentity, end_marked
@@ -32,6 +32,7 @@ from serve_apps.errors import BindRefusedError, FloorRunningError, FloorStartErr
 from serve_apps.floor_env import RUNTIME_ENV_VARIABLE, ServiceUrls, floor_env, settings_env, user_env, worker_env
 from serve_apps.floor_ports import FloorPorts
 from serve_apps.floor_state import FloorFolder, FloorPhase, FloorRecord, ServiceRecord, without_password
+from serve_apps.full_disk import FullDisk
 from serve_apps.log_bounds import bound_logs
 from serve_apps.mqtt_log import refused_clients
 from serve_apps.ray_head import ray_head_argv, ray_head_env
@@ -76,6 +77,7 @@ class Supervisor:
         self._record: FloorRecord | None = None
         self._recorded_s = 0.0
         self._env: dict[str, str] = {}
+        self._full_disk = FullDisk(self._free_bytes)
 
     @property
     def record(self) -> FloorRecord:
@@ -179,6 +181,9 @@ class Supervisor:
                 self._parts[BOOTSTRAP].launch()
             if name == BOOTSTRAP:
                 self._after_bootstrap(part)
+        if MQTT in self._parts and self._full_disk.has_ended():
+            logger.warning("the disk was full and has room again: the broker is started anew")
+            self._parts[MQTT].begin_anew()
         changed |= self._launch_demo_when_alerts_flow()
         if changed or self._clock.monotonic_s() - self._recorded_s > RECORD_EVERY_S:
             self._write()
@@ -243,6 +248,9 @@ class Supervisor:
             dashboard=os.environ.get("RAY_API_SERVER_ADDRESS", "") if settings.ray_address else dashboard,
             is_foreign_ray=bool(settings.ray_address),
         )
+
+    def _free_bytes(self) -> int:
+        return shutil.disk_usage(self.folder.path).free
 
     def _joining_env(self) -> dict[str, str]:
         """Return what ``watchfloor env`` prints besides the way to Ray."""

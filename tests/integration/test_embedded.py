@@ -1,6 +1,7 @@
 """The real programs, configured as promised: loopback, a password, durable."""
 
 import json
+import shutil
 import socket
 import stat
 from pathlib import Path
@@ -81,3 +82,18 @@ def test_settings_refuse_zero() -> None:
     """The bad value is in the text."""
     with pytest.raises(ValueError, match="mqtt_ack_wait_s must be at least 1, got 0"):
         EmbeddedSettings(mqtt_ack_wait_s=0)
+
+
+def test_the_brokers_store_leaves_room_on_the_disk(tmp_path: Path, credentials: Credentials) -> None:
+    """As set where there is room, less on a small disk."""
+
+    def store_bytes(**settings: int) -> int:
+        mqtt_service(tmp_path, 1883, credentials, EmbeddedSettings(**settings))
+        config = json.loads((tmp_path / "mqtt" / "nats-server.conf").read_text(encoding="utf-8"))
+        return int(config["jetstream"]["max_file_store"])
+
+    free_mb = shutil.disk_usage(tmp_path).free // 2**20
+    assert store_bytes(mqtt_store_mb=65, mqtt_disk_reserve_mb=1) == 65 * 2**20
+    small = store_bytes(mqtt_store_mb=free_mb * 2, mqtt_disk_reserve_mb=free_mb // 2)
+    assert 64 * 2**20 <= small < free_mb * 2**20
+    assert store_bytes(mqtt_disk_reserve_mb=free_mb * 2) == 64 * 2**20

@@ -3,11 +3,8 @@
 Accepted = the device's process received its PUBACK; each test compares that with what is stored in the end.
 """
 
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,11 +18,10 @@ from ingest.alerts.tables import alert_events
 from ingest.store_bounds import StoreBound, StoreName, StoresSettings
 from ingest.store_watch import BoundedStore, StoreWatch
 from ingest.topics import TopicClass
+from tests.small_disk import MIB, SmallDisk, mounted
 
 pytestmark = [pytest.mark.mqtt, pytest.mark.redis]
 
-MIB = 1024 * 1024
-DISK_BYTES = 24 * MIB
 SETTINGS = StoresSettings(check_s=0.1, disk_free_bytes=0)
 
 
@@ -122,41 +118,13 @@ def test_a_valkey_at_its_memory_bound_stops_readings_until_there_is_room(mqtt_ur
         valkey.stop()
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """A small disk of the test's own."""
-
-    folder: Path
-
-    @property
-    def filler(self) -> Path:
-        return self.folder / "filler"
-
-    def fill(self, leave_bytes: int) -> None:
-        """Take all its room but ``leave_bytes``."""
-        stat = os.statvfs(self.folder)
-        with self.filler.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, stat.f_bavail * stat.f_frsize - leave_bytes))
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    yield from mounted(tmp_path / "disk")
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    """A disk of 24 MiB, in memory; it takes the right to mount."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a disk of the test's own cannot be mounted here: {mounted.stderr.decode().strip()}")
-    try:
-        yield Disk(folder)
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True, capture_output=True)
-
-
-@pytest.fixture
-def valkey_on_disk(disk: Disk) -> Iterator[StoppableService]:
+def valkey_on_disk(disk: SmallDisk) -> Iterator[StoppableService]:
     """A Valkey whose log is on the small disk."""
     valkey = own_valkey(disk.folder / "valkey", max_memory_mb=256)
     valkey.start()
@@ -169,7 +137,7 @@ def send_both(device: CountingDevice, number: int) -> None:
     device.send(kind=TopicClass.ALERT, alert_type=f"kind_{number}", severity="warning", message="hot" * 50)
 
 
-def test_ingest_stops_before_the_disk_is_full(mqtt_url: str, disk: Disk, valkey_on_disk: StoppableService) -> None:
+def test_ingest_stops_before_the_disk_is_full(mqtt_url: str, disk: SmallDisk, valkey_on_disk: StoppableService) -> None:
     """Both stores on it are spared; it goes on within a moment of there being room."""
     ingest = Ingest(mqtt_url, valkey_on_disk.url, make_engine(disk.folder))
     watch = StoreWatch([], StoresSettings(check_s=0.1, disk_free_bytes=4 * MIB), disk=disk.folder)
@@ -190,7 +158,7 @@ def test_ingest_stops_before_the_disk_is_full(mqtt_url: str, disk: Disk, valkey_
 
 
 def test_a_disk_that_is_really_full_loses_nothing_accepted(
-    mqtt_url: str, disk: Disk, valkey_on_disk: StoppableService
+    mqtt_url: str, disk: SmallDisk, valkey_on_disk: StoppableService
 ) -> None:
     """ENOSPC in SQLite, and in Valkey, which ends itself rather than confirm what it cannot write."""
     ingest = Ingest(mqtt_url, valkey_on_disk.url, make_engine(disk.folder))

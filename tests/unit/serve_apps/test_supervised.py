@@ -126,3 +126,16 @@ def test_delays_grow_to_a_cap_and_start_over() -> None:
     assert max(delays) <= MAX_DELAY_S + 1.0
     assert max(delays[50:]) > 5.0
     assert policy.delay_s(lived_s=STEADY_AFTER_S) < 1.0
+
+
+def test_a_program_can_be_begun_anew() -> None:
+    """It ends and is started again like one that died."""
+    bench = Bench()
+    bench.part.launch()
+    bench.part.begin_anew()
+    bench.part.step()
+    assert bench.part.state == "waiting"
+    bench.clock.advance(MAX_DELAY_S)
+    bench.part.step()
+
+    assert (bench.part.restarts, len(bench.processes)) == (1, 2)
