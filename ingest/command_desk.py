@@ -43,7 +43,7 @@ class CommandDesk:
         self._telling.close()
 
     def _send_and_tell(self) -> bool:
-        is_sent = self._sender.send_next()
+        is_sent = self._sender.send_due()
         if is_sent:
             self._telling.wake()
         return is_sent

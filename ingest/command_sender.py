@@ -1,6 +1,6 @@
 """Hands queued commands to the broker, oldest first, until it has them or their time is over.
 
-One turn sends one command; which thread turns, and how it is published, is passed in. Any
+One turn sends a few commands; which thread turns, and how it is published, is passed in. Any
 number of processes may send: the store gives each command to one of them. Invariants: a
 command is marked as sent only after the broker's PUBACK; when a PUBACK did not come, the same
 command goes out again under the same id, which is how the device knows it.
@@ -8,7 +8,7 @@ command goes out again under the same id, which is how the device knows it.
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import orjson
 
@@ -20,6 +20,8 @@ from ingest.errors import BrokerRefusedError, BrokerUnavailableError
 from ingest.publisher_mqtt import Request
 from ingest.topics import TopicClass, TopicTree
 
+BATCH = 16
+"""Commands claimed together: two commits for all of them, and what waits for a claim to end when a process dies."""
 BROKER_TIMEOUT_S = 10.0
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 5.0
@@ -38,35 +40,47 @@ class CommandSender:
         self._publish = publish
         self._clock = clock
 
-    def send_next(self) -> bool:
-        """Try to send one command; False when there is none, or the broker takes none at the moment."""
-        command = self._store.claim()
-        if command is None:
-            return False
+    def send_due(self) -> bool:
+        """Try to send some commands; False when there are none, or the broker takes none at the moment."""
+        claimed = self._store.claim(BATCH)
+        taken: list[str] = []
+        for number, command in enumerate(claimed):
+            try:
+                if self._send(command):
+                    taken.append(command.id)
+            except CircuitOpenError as error:
+                self._note_sent(taken)
+                self._wait(claimed[number:], f"the circuit of {error.service} is open", error.retry_in_s)
+                return False
+            except (BrokerUnavailableError, OSError) as error:  # a TimeoutError is an OSError
+                self._note_sent(taken)
+                self._wait(claimed[number:], str(error), FIRST_PAUSE_S * 2 ** min(command.attempts, 10))
+                return False
+        self._note_sent(taken)
+        return bool(claimed)
+
+    def _send(self, command: Command) -> bool:
+        """Publish one command; False when it is not to be sent any more."""
         left_s = command.expires_at - self._clock.time_s()
         if left_s <= 0:
-            return True  # its end is the relay's to write
+            return False  # its end is the relay's to write
         topic = self._tree.build(TopicClass.COMMAND, command.tenant, command.device)
         try:
             self._publish(topic, wire_payload(command), min(BROKER_TIMEOUT_S, left_s), self._request(command, left_s))
-        except CircuitOpenError as error:
-            self._wait(command, f"the circuit of {error.service} is open", error.retry_in_s)
-            return False
         except BrokerRefusedError as error:
             at, reason = self._clock.time_s(), str(error)
-            self._store.change(command.id, lambda current: refused(current, at, reason))
-            return True
-        except (BrokerUnavailableError, OSError) as error:  # a TimeoutError is an OSError
-            self._wait(command, str(error), FIRST_PAUSE_S * 2 ** min(command.attempts, 10))
+            self._store.change([command.id], lambda current: refused(current, at, reason))
             return False
-        at = self._clock.time_s()
-        self._store.change(command.id, lambda current: sent(current, at))
         return True
 
-    def _wait(self, command: Command, reason: str, pause_s: float) -> None:
+    def _note_sent(self, ids: Sequence[str]) -> None:
+        at = self._clock.time_s()
+        self._store.change(ids, lambda current: sent(current, at))
+
+    def _wait(self, left: Sequence[Command], reason: str, pause_s: float) -> None:
         at = self._clock.time_s()
         pause_s = min(pause_s, LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
-        self._store.change(command.id, lambda current: waits(current, at, reason), retry_in_s=pause_s)
+        self._store.change([one.id for one in left], lambda current: waits(current, at, reason), retry_in_s=pause_s)
 
     def _request(self, command: Command, left_s: float) -> Request:
         return Request(

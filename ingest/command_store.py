@@ -6,11 +6,11 @@ send; what devices answer is stored all together or, when one answer fits no com
 device, not at all. Synchronous: call it off the event loop.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, and_, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from cluster.clock import Clock
@@ -122,58 +122,55 @@ class CommandStore:
         with read_transaction(self._engine) as connection:
             return tuple(map(_command, connection.execute(statement)))
 
-    def claim(self) -> Command | None:
-        """Take the oldest command that is to be sent now; for ``CLAIM_S`` nobody else gets it. None: there is none."""
+    def claim(self, limit: int) -> tuple[Command, ...]:
+        """Take the oldest commands that are to be sent now; for ``CLAIM_S`` nobody else gets them."""
         now = self._clock.time_s()
         query = (
             select(*_COLUMNS)
             .where(
-                commands.c.ended_at.is_(None),
-                commands.c.state == CommandState.QUEUED.value,
-                commands.c.next_attempt_at <= now,
-                commands.c.expires_at > now,
+                commands.c.next_attempt_at.is_not(None), commands.c.next_attempt_at <= now, commands.c.expires_at > now
             )
             .order_by(commands.c.id)
-            .limit(1)
+            .limit(limit)
         )
         with read_transaction(self._engine) as connection:  # nearly always there is none: no lock, no write
-            if connection.execute(query).one_or_none() is None:
-                return None
+            if connection.execute(query.limit(1)).one_or_none() is None:
+                return ()
 
-        def write(connection: Connection) -> Command | None:
-            row = connection.execute(query.with_for_update(skip_locked=True)).one_or_none()
-            if row is None:
-                return None
-            values = {"next_attempt_at": now + CLAIM_S, "attempts": row.attempts + 1}
-            connection.execute(update(commands).where(commands.c.id == row.id).values(values))
-            return _command({**row._mapping, "attempts": row.attempts + 1})
+        def write(connection: Connection) -> tuple[Command, ...]:
+            found = [_command(row) for row in connection.execute(query.with_for_update(skip_locked=True))]
+            values = {"next_attempt_at": now + CLAIM_S, "attempts": commands.c.attempts + 1}
+            ids = [command.id for command in found]
+            connection.execute(update(commands).where(commands.c.id.in_(ids)).values(values))
+            return tuple(replace(command, attempts=command.attempts + 1) for command in found)
 
         return in_write(self._engine, write)
 
-    def change(self, command_id: str, step: Step, retry_in_s: float | None = None) -> Command | None:
-        """Carry out one step on a command.
+    def change(self, ids: Sequence[str], step: Step, retry_in_s: float | None = None) -> int:
+        """Carry out one step on commands; return on how many it did something.
 
         Args:
-            step: what is to become of it; None: nothing.
-            retry_in_s: when it may be sent again; None: leave that.
-
-        Returns:
-            The command afterwards; None when there is no such command.
+            ids: which; ids that do not exist are no error.
+            step: what is to become of each; None: nothing.
+            retry_in_s: when those that are still queued may be sent again; None: leave that.
         """
+        if not ids:
+            return 0
 
-        def write(connection: Connection) -> tuple[Command | None, list[Change]]:
-            found = _locked(connection, [command_id]).get(command_id)
-            change = step(found) if found is not None else None
-            if change is not None:
+        def write(connection: Connection) -> list[Change]:
+            found = [step(command) for command in _locked(connection, ids).values()]
+            changes = [change for change in found if change is not None]
+            for change in changes:
                 _write(connection, change)
             if retry_in_s is not None:
+                is_queued = and_(commands.c.id.in_(ids), commands.c.next_attempt_at.is_not(None))
                 at = self._clock.time_s() + retry_in_s
-                connection.execute(update(commands).where(commands.c.id == command_id).values(next_attempt_at=at))
-            return (found, []) if change is None else (change.after, [change])
+                connection.execute(update(commands).where(is_queued).values(next_attempt_at=at))
+            return changes
 
-        command, changes = in_write(self._engine, write)
+        changes = in_write(self._engine, write)
         command_metrics.count(changes)
-        return command
+        return len(changes)
 
     def record(self, acks: Sequence[CommandAck]) -> int:
         """Store what devices answered; return how many answers were news.
@@ -278,6 +275,8 @@ def _write(connection: Connection, change: Change) -> None:
     values = _row(change.after)
     # Attempts are the sender's to count; the copy in hand may be older.
     del values["attempts"]
+    if change.after.state is not CommandState.QUEUED:
+        values["next_attempt_at"] = None
     connection.execute(update(commands).where(commands.c.id == change.after.id).values(values))
     connection.execute(insert(command_events).values(_event_row(change)))
 
@@ -301,8 +300,8 @@ def _event_row(change: Change) -> dict[str, Any]:
     }
 
 
-def _command(row: "Row[Any] | Mapping[str, Any]") -> Command:
-    values = dict(row._mapping if isinstance(row, Row) else row)
+def _command(row: "Row[Any]") -> Command:
+    values = dict(row._mapping)
     answer = values["answer"]
     return Command(**values | {"state": CommandState(values["state"]), "answer": AckStatus(answer) if answer else None})
 

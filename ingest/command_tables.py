@@ -34,8 +34,8 @@ commands = Table(
     Column("detail", Text, nullable=False),
     Column("answer", String(16)),
     Column("attempts", Integer, nullable=False),
-    # When whoever comes first may hand it to the broker; in the future while somebody is at it.
-    Column("next_attempt_at", Float, nullable=False),
+    # While it is queued: when whoever comes first may hand it to the broker; in the future while somebody is at it.
+    Column("next_attempt_at", Float),
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
     Column("sent_at", Float),
@@ -66,5 +66,7 @@ command_events = Table(
 
 _open = commands.c.ended_at.is_(None)
 Index("ix_commands_open", commands.c.expires_at, sqlite_where=_open, postgresql_where=_open)
+_queued = commands.c.next_attempt_at.is_not(None)
+Index("ix_commands_queued", commands.c.id, sqlite_where=_queued, postgresql_where=_queued)
 _pending = command_events.c.broadcast_at.is_(None)
 Index("ix_command_events_pending", command_events.c.id, sqlite_where=_pending, postgresql_where=_pending)

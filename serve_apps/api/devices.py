@@ -73,4 +73,4 @@ def _by_metric(readings: list[Reading], metric: str | None, limit: int) -> dict[
 
 def _to_json(device: Device) -> dict[str, Any]:
     row = dataclasses.asdict(device)
-    return row | {"first_seen_at": iso(device.first_seen_at), "last_seen_at": iso(device.last_seen_at)}
+    return row | {name: iso(row[name]) for name in ("first_seen_at", "last_seen_at", "updated_at")}

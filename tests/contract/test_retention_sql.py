@@ -161,5 +161,5 @@ def test_a_floors_tables_are_kept_within_their_age(sql: Engine) -> None:
 
     assert count(sql) == (1, 1)
     reports = watch.reports()
-    assert set(reports) == {StoreName.ALERTS, StoreName.DEAD_LETTERS, StoreName.RUNS}
+    assert set(reports) == {StoreName.ALERTS, StoreName.COMMANDS, StoreName.DEAD_LETTERS, StoreName.RUNS}
     assert {one.level for one in reports.values()} == {Level.OK}

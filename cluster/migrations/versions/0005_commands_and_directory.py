@@ -29,7 +29,7 @@ def upgrade() -> None:
     sa.Column('detail', sa.Text(), nullable=False),
     sa.Column('answer', sa.String(length=16), nullable=True),
     sa.Column('attempts', sa.Integer(), nullable=False),
-    sa.Column('next_attempt_at', sa.Float(), nullable=False),
+    sa.Column('next_attempt_at', sa.Float(), nullable=True),
     sa.Column('created_at', sa.Float(), nullable=False),
     sa.Column('expires_at', sa.Float(), nullable=False),
     sa.Column('sent_at', sa.Float(), nullable=True),
@@ -44,6 +44,7 @@ def upgrade() -> None:
         batch_op.create_index('ix_commands_device', ['tenant', 'device', 'id'], unique=False)
         batch_op.create_index('ix_commands_ended', ['ended_at'], unique=False)
         batch_op.create_index('ix_commands_open', ['expires_at'], unique=False, sqlite_where=sa.text('ended_at IS NULL'), postgresql_where=sa.text('ended_at IS NULL'))
+        batch_op.create_index('ix_commands_queued', ['id'], unique=False, sqlite_where=sa.text('next_attempt_at IS NOT NULL'), postgresql_where=sa.text('next_attempt_at IS NOT NULL'))
 
     op.create_table('tenants',
     sa.Column('id', sa.String(length=64), nullable=False),
@@ -108,6 +109,7 @@ def downgrade() -> None:
     op.drop_table('users')
     op.drop_table('tenants')
     with op.batch_alter_table('commands', schema=None) as batch_op:
+        batch_op.drop_index('ix_commands_queued', sqlite_where=sa.text('next_attempt_at IS NOT NULL'), postgresql_where=sa.text('next_attempt_at IS NOT NULL'))
         batch_op.drop_index('ix_commands_open', sqlite_where=sa.text('ended_at IS NULL'), postgresql_where=sa.text('ended_at IS NULL'))
         batch_op.drop_index('ix_commands_ended')
         batch_op.drop_index('ix_commands_device')

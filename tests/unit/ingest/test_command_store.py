@@ -61,38 +61,37 @@ def test_a_device_has_so_many_open_commands_and_no_more(store: CommandStore, clo
 def test_one_process_at_a_time_has_a_command(store: CommandStore, clock: FakeClock) -> None:
     """Until it gives it up, or has been silent for too long; the oldest goes first."""
     first, second = store.create(make_order(1)), store.create(make_order(2))
-    claimed = [store.claim(), store.claim(), store.claim()]
-    assert [command and command.id for command in claimed] == [first.id, second.id, None]
-    store.change(first.id, lambda _command: None, retry_in_s=2.0)
-    assert store.claim() is None
+    assert [[command.id for command in store.claim(1)] for _ in range(3)] == [[first.id], [second.id], []]
+    store.change([first.id], lambda _command: None, retry_in_s=2.0)
+    assert store.claim(10) == ()
     clock.advance(2.0)
-    again = store.claim()
-    assert again is not None
+    (again,) = store.claim(10)
     assert (again.id, again.attempts) == (first.id, 2)
     clock.advance(CLAIM_S)
-    late = store.claim()
-    assert late is not None
-    assert late.id == first.id
+    assert [command.id for command in store.claim(10)] == [first.id, second.id]
 
 
 def test_many_who_claim_at_once_get_different_commands(store: CommandStore) -> None:
     """Nothing is sent by two."""
     made = {store.create(make_order(number)).id for number in range(5)}
     with ThreadPoolExecutor(4) as pool:
-        claimed = [command.id for command in pool.map(lambda _: store.claim(), range(12)) if command is not None]
+        claimed = [command.id for found in pool.map(lambda _: store.claim(2), range(12)) for command in found]
 
     assert len(claimed) == len(set(claimed))
     assert set(claimed) <= made
 
 
 def test_what_has_ended_or_is_sent_is_not_claimed(store: CommandStore, clock: FakeClock) -> None:
-    """Nor what is past its deadline although nobody has ended it yet."""
+    """Nor what is past its deadline although nobody has ended it yet; nor is it queued again by a late retry."""
     one = store.create(make_order(1))
-    store.change(one.id, lambda command: sent(command, clock.time_s()))
+    store.claim(1)
+    store.change([one.id], lambda command: sent(command, clock.time_s()))
+    store.change([one.id], lambda _command: None, retry_in_s=0.0)
+    assert store.claim(10) == ()
     store.create(make_order(2))
     clock.advance(60.0)
 
-    assert store.claim() is None
+    assert store.claim(10) == ()
 
 
 def test_answers_are_stored_together_or_not_at_all(store: CommandStore) -> None:
@@ -114,11 +113,11 @@ def test_answers_are_stored_together_or_not_at_all(store: CommandStore) -> None:
 def test_an_answer_that_comes_while_it_is_being_sent_wins(store: CommandStore, clock: FakeClock) -> None:
     """The sender finds it done and writes nothing over it."""
     command = store.create(make_order())
-    store.claim()
+    store.claim(1)
     store.record([ack("ok", command_id=command.id)])
-    after = store.change(command.id, lambda current: sent(current, clock.time_s()))
+    assert store.change([command.id], lambda current: sent(current, clock.time_s())) == 0
 
-    assert after is not None
+    after, _ = store.get(command.id)
     assert (after.state, after.attempts) == (CommandState.OK, 1)
 
 

@@ -1,5 +1,6 @@
 """The directory over HTTP: read by its tenant, written by its admins, and no way into another one."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -53,15 +54,16 @@ async def test_a_device_shows_whose_it_is(api: ApiFloor) -> None:
     assert wrong.status_code == 422
 
 
-@pytest.mark.parametrize("kind", ["tenants", "clients", "users", "devices"])
-async def test_a_tenant_lists_its_own(api: ApiFloor, kind: str) -> None:
+async def test_a_tenant_lists_its_own(api: ApiFloor) -> None:
     """Whatever it asks for."""
+    kinds = ("tenants", "clients", "users", "devices")
     async with api.caller("admin", tenant="acme") as caller:
-        for query in ("", "?tenant=beta", "?q=e", "?client=west"):
+        for kind, query in itertools.product(kinds, ("", "?tenant=beta", "?q=e", "?client=west")):
             items = (await caller.get(f"{DIRECTORY}/{kind}{query}")).json()["items"]
             assert all("beta" not in str(item) and "root" not in str(item) for item in items)
     async with api.caller("operator") as caller:
-        assert len((await caller.get(f"{DIRECTORY}/{kind}")).json()["items"]) >= 2
+        for kind in kinds:
+            assert len((await caller.get(f"{DIRECTORY}/{kind}")).json()["items"]) >= 2
 
 
 WRITING = ("PUT", "PATCH")
