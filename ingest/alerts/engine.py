@@ -112,7 +112,8 @@ class AlertEngine:
             now = self._clock.time_s()
             for alert in ledger.firing_of(tenant, device_id, metric):
                 change = went_stale(alert, now, "watchfloor", reason)
-                if change is not None:
+                # That it is silent is what a heartbeat's alert says: nothing makes that less certain.
+                if change is not None and alert.source_kind is not SourceKind.HEARTBEAT:
                     ledger.add(change, recorded_at=now)
 
         return in_ledger(self._engine, connection, step)

@@ -228,14 +228,6 @@ def test_a_refused_action_is_taken_back_with_the_servers_words(page: Page) -> No
     """The page shows a change at once; when the floor says no, the row is as before and the reason is read."""
     alert = eventually(lambda: next(iter(alerts(page, handling="new")), None), 60)
     refusal = {"error": {"code": "conflict", "message": "somebody else was faster"}}
-    print(
-        "REFUSED",
-        json.dumps(alert),
-        [
-            (a["device_id"], a["handling"], a["condition"], [x["kind"] for x in a["suppressed_by"]], a["version"])
-            for a in alerts(page)
-        ],
-    )
     page.route("**/api/v1/alerts/actions", lambda route: route.fulfill(status=409, json=refusal))
     show(page, alert["id"])
     page.keyboard.press("a")
