@@ -28,6 +28,7 @@ TABLE_MODULES = (
     "ingest.directory",
     "ingest.live_models",
     "ingest.alerts.tables",
+    "ingest.notify.tables",
     "training.promotion",
 )
 """Modules that declare tables. By name: this folder imports none of the folders above it."""

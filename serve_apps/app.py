@@ -18,6 +18,7 @@ from cluster.errors import ServiceUnavailableError
 from cluster.run_store import RunStore
 from serve_apps import openapi, pages, rpc, websocket
 from serve_apps.api import (
+    alertmanager,
     alerts,
     batch,
     commands,
@@ -29,6 +30,7 @@ from serve_apps.api import (
     history,
     lanes,
     models,
+    notifications,
     presence,
     publish,
     runs,
@@ -50,7 +52,7 @@ ROUTERS = tuple(
     module.router
     for module in (
         websocket, uni, publish, history, presence, control, batch, openapi, signin, status, drain, alerts, silences,
-        heartbeats, devices, commands, runs, lanes, models, dead_letters, pages,
+        heartbeats, alertmanager, notifications, devices, commands, runs, lanes, models, dead_letters, pages,
     )
 )  # fmt: skip
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # what a route does not use need not be imported to serve the
 
     from cluster.metrics_client import MetricsClient
     from cluster.run_queue_client import RunQueueClient
+    from ingest.alerts.external_store import ExternalAlertSettings
     from ingest.alerts.relay import Relay
     from ingest.alerts.settings import AlertSettings
     from realtime.hub_client import HubClient
@@ -37,6 +38,7 @@ class GatewayDeps:
     auth: Authenticator
     relay: "Relay"
     alerts: "AlertSettings"
+    external_alerts: "ExternalAlertSettings"
 
 
 def deps_of(connection: HTTPConnection) -> GatewayDeps:

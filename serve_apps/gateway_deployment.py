@@ -18,6 +18,7 @@ from cluster.metrics_client import MetricsClient
 from cluster.run_queue_client import RunQueueClient
 from cluster.settings import Settings, load_section
 from cluster.store import open_engine
+from ingest.alerts.external_store import ExternalAlertSettings
 from ingest.alerts.relay import Relay
 from ingest.alerts.settings import AlertSettings
 from realtime.hub_client import HubClient
@@ -114,6 +115,7 @@ def build_deps(settings: Settings) -> GatewayDeps:
         ),
         relay=relay,
         alerts=load_section(AlertSettings),
+        external_alerts=load_section(ExternalAlertSettings),
     )
 
 

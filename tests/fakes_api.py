@@ -9,12 +9,14 @@ import httpx
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
+from cluster.migrate import load_tables
 from cluster.run_queue import RunQueue, RunQueueSettings
 from cluster.run_store import RunStore
 from cluster.runs import LaneStatus, Run, RunRequest, RunState
 from cluster.settings import Settings
 from cluster.store import metadata, open_engine
 from ingest.alerts.engine import AlertEngine
+from ingest.alerts.external_store import ExternalAlertSettings
 from ingest.alerts.settings import AlertSettings
 from serve_apps.app import create_app
 from serve_apps.auth import Authenticator, issue_signin_key, issue_token
@@ -86,6 +88,7 @@ class ApiFloor:
 
     def __init__(self, folder: Path) -> None:
         self.engine = open_engine(f"sqlite:///{folder}/floor.db")
+        load_tables()
         metadata.create_all(self.engine)
         self.clock = FakeClock()
         self.alerts = AlertEngine(self.engine, self.clock)
@@ -104,6 +107,7 @@ class ApiFloor:
             auth=Authenticator(SECRET, http_port=PORT, consume=self._consume),
             relay=SimpleNamespace(wake=self._wake),
             alerts=AlertSettings(),
+            external_alerts=ExternalAlertSettings(),
         )
         self.app: FastAPI = create_app(cast(GatewayDeps, deps))
 

@@ -64,6 +64,8 @@ SHAPES: Mapping[tuple[str, str], Schema] = {
     ("POST", "/api/v1/drain"): _holds(clients={"type": "integer"}, over_s=NUMBER, hold_s=NUMBER),
     ("GET", "/api/v1/lanes"): _holds(lanes=OBJECTS),
     ("GET", "/api/v1/models"): _holds(live=OBJECTS, versions=OBJECTS),
+    ("GET", "/api/v1/notifications/dead"): _holds(items=OBJECTS, next_cursor={"type": ["string", "null"]}),
+    ("POST", "/api/v1/notifications/replay"): _holds(replayed={"type": "integer"}),
     ("GET", "/api/v1/dead-letters"): _holds(items=OBJECTS, next_cursor=OPTIONAL_NUMBER),
 }
 """(method, path with ``{}`` for each parameter) -> schema of its successful answer."""

@@ -169,7 +169,9 @@ def test_a_rule_that_goes_away_ends_its_alerts() -> None:
     rule = evaluator(HYSTERESIS)
     rule.observe([reading(0, 90)])
 
-    assert rule.use(parse_rules("rules:\n  - name: r\n    metric: m\n" + HYSTERESIS + "    severity: low\n"), START) == []
+    assert (
+        rule.use(parse_rules("rules:\n  - name: r\n    metric: m\n" + HYSTERESIS + "    severity: low\n"), START) == []
+    )
     assert rule.use(parse_rules("rules:\n  - name: r\n    metric: m\n    threshold: {above: 95}\n"), START) == []
     assert told(rule.observe([reading(1, 90)])) == [("clear", 1)]
     rule.observe([reading(2, 99)])
