@@ -112,6 +112,8 @@ CLI: Mapping[str, Role | Access] = {
     "status": Role.VIEWER,
     "lanes": Role.VIEWER,
     "drain": Role.ADMIN,
+    "notifications dead": Role.OPERATOR,
+    "notifications replay": Role.ADMIN,
 }
 """Commands of ``watchfloor``."""
 

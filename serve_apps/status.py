@@ -150,9 +150,25 @@ def render(status: dict[str, Any]) -> Group:
         counts.add_row("readings/s", f"{float(ingest['rate']):.0f}")
     if detector:
         counts.add_row("detector", " ".join(str(detector[key]) for key in ("model", "version") if detector.get(key)))
+    _add_rules(counts, detector.get("rules") or {})
+    for target, told in (detector.get("notifications") or {}).items():
+        counts.add_row(target, _told_line(told))
     for run in status["runs"][:3]:
         counts.add_row("run", f"{run.get('id', '')} {run.get('state', '')} {float(run.get('progress') or 0):.0f} %")
     return Group(head, services, counts)
+
+
+def _add_rules(table: Table, rules: dict[str, Any]) -> None:
+    if rules.get("file"):
+        line = f"{rules['loaded']} in force, {rules['firing']} firing"
+        table.add_row("rules", Text.assemble(line, (f"; {rules['problem']}" if rules["problem"] else "", "red")))
+
+
+def _told_line(told: dict[str, Any]) -> Text:
+    figures = ", ".join(f"{told[name]} {name}" for name in ("firing", "pending", "dead") if told.get(name))
+    if told["problem"]:
+        return Text.assemble(f"{figures}; " if figures else "", (told["problem"], "red"))
+    return Text(f"is told{': ' + figures if figures else ''}")
 
 
 def render_lanes(found: Any) -> Table:
@@ -171,6 +187,18 @@ def render_lanes(found: Any) -> Table:
             lane["name"], str(lane["priority"]), f"{held} of {lane['concurrency']}", str(lane["queued"]), limits,
             Text("\n".join(holders + waiting)),
         )  # fmt: skip
+    return table
+
+
+def render_dead_messages(found: dict[str, Any]) -> Table:
+    """Return the answer of ``GET /api/v1/notifications/dead`` as a table."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("id", "target", "given up", "tries", "alert", "why"):
+        table.add_column(column, header_style="dim", overflow="fold")
+    for one in found["items"]:
+        table.add_row(
+            one["id"], one["target"], one["at"], str(one["attempts"]), one["alert_id"], Text(one["error"] or "")
+        )
     return table
 
 

@@ -47,6 +47,10 @@ MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/s
 LEFT_OUT_WITHOUT: dict[str, tuple[object, str]] = {
     "browser": (CHROMIUM, "Chromium is not installed; Debian: apt-get install chromium"),
     "mosquitto": (MOSQUITTO, "mosquitto is not installed; Debian: apt-get install mosquitto"),
+    "prometheus": (
+        shutil.which("prometheus") and shutil.which("prometheus-alertmanager"),
+        "prometheus and prometheus-alertmanager are not installed; Debian: apt-get install both",
+    ),
     "gpu": (shutil.which("nvidia-smi"), "there is no accelerator here"),
 }
 """Marker -> whether what it needs is there, and how to get it."""
