@@ -120,7 +120,8 @@ setup-system:
 	  command -v chromium >/dev/null || command -v chromium-browser >/dev/null || missing="$$missing chromium"; \
 	  { command -v mosquitto || [ -x /usr/sbin/mosquitto ]; } >/dev/null || missing="$$missing mosquitto"; \
 	  { command -v postgres || ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1 || missing="$$missing postgresql"; \
-	  command -v promtool >/dev/null || missing="$$missing prometheus"; \
+	  command -v prometheus >/dev/null || missing="$$missing prometheus"; \
+	  command -v prometheus-alertmanager >/dev/null || missing="$$missing prometheus-alertmanager"; \
 	  if [ -z "$$missing" ]; then exit 0; fi; \
 	  if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then \
 	    echo "Installing Debian's$$missing for the tests"; \

@@ -32,6 +32,7 @@ TABLE_MODULES = (
     "ingest.directory_tables",
     "ingest.live_models",
     "ingest.alerts.tables",
+    "ingest.notify.tables",
     "training.labels",
     "training.promotion",
 )

@@ -1,4 +1,4 @@
-"""The floor's detector as a named Ray actor: drives ``DetectorService`` and the alerts' timer on threads.
+"""The floor's detector as a named Ray actor: drives ``DetectorService``, timer and notifier on threads.
 
 Ray shell: it decides nothing. Killed at any moment, Ray starts it again; the stream gives it
 what was not acknowledged, and the relay publishes what was committed and not yet told.
@@ -13,9 +13,12 @@ from typing import Any
 
 from cluster import names
 from cluster.actors import configure_process, get_or_create
+from cluster.breaker import get_breaker
 from cluster.clock import SystemClock
 from cluster.settings import Settings, load_section
 from cluster.store import open_engine
+from ingest.alerts.engine import AlertEngine
+from ingest.alerts.external_store import ExternalAlerts
 from ingest.alerts.relay import Relay
 from ingest.alerts.settings import AlertSettings
 from ingest.alerts.silence_relay import SilenceRelay
@@ -23,6 +26,8 @@ from ingest.alerts.timer import AlertTimer
 from ingest.alerts.watchdog_client import Watchdog
 from ingest.detection_settings import DetectorSettings
 from ingest.detector_service import DetectorService
+from ingest.notify.notifier import Notifier
+from ingest.notify.settings import AlertmanagerSettings, WebhookSettings
 from ingest.rules.settings import RulesSettings
 from ingest.telemetry_redis import TelemetrySettings, TelemetryStream
 from realtime.backoff import Backoff
@@ -46,6 +51,7 @@ class DetectorActor:
         alert_settings = load_section(AlertSettings)
         self._relay = Relay(engine, hub)
         self._silence_relay = SilenceRelay(engine, hub)
+        self._external = ExternalAlerts(engine, AlertEngine(engine, SystemClock(), alert_settings), SystemClock())
         self._watchdog = Watchdog(alert_settings, engine)
         # Here, because there is always a detector; several of them do what one would.
         self._timer = AlertTimer(engine, alert_settings, self._relay.wake, after_step=self._after_step)
@@ -58,10 +64,13 @@ class DetectorActor:
             alerts=alert_settings,
             rules=load_section(RulesSettings),
         )
+        webhook, alertmanager = load_section(WebhookSettings), load_section(AlertmanagerSettings)
+        self._notifier = Notifier(engine, get_breaker(), webhook, alertmanager)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="detector", daemon=True)
         self._relay.start()
         self._timer.start()
+        self._notifier.start()
         self._thread.start()
 
     def ready(self) -> bool:
@@ -69,8 +78,9 @@ class DetectorActor:
         return True
 
     def status(self) -> dict[str, Any]:
-        """Return ``DetectorStatus`` as a plain object, and the process that it is of."""
-        return dataclasses.asdict(self._service.status()) | {"pid": os.getpid()}
+        """Return ``DetectorStatus`` as a plain object, who is told outside, and the process that it is of."""
+        told = {"notifications": self._notifier.status(), "pid": os.getpid()}
+        return dataclasses.asdict(self._service.status()) | told
 
     def stop(self) -> None:
         """End after the turn in progress; what is not acknowledged stays in the stream."""
@@ -78,11 +88,14 @@ class DetectorActor:
         self._thread.join(10.0)
         self._service.close()
         self._timer.close()
+        self._notifier.close()
         self._relay.close()
 
     def _after_step(self, now: float) -> None:
         self._silence_relay.publish_pending()
         self._watchdog.step(now)
+        if self._external.expire(now):
+            self._relay.wake()
 
     def _run(self) -> None:
         backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)

@@ -243,3 +243,30 @@ class RulesFileError(IngestError):
     def __str__(self) -> str:
         more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
         return f"{self.source}, {self.problems[0]}{more}"
+
+
+class ReceiverUnavailableError(IngestError):
+    """A server that is told of alerts is away or broken; counts as an outage of it."""
+
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(host, reason)
+        self.host = host
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.reason}"
+
+
+class ReceiverRefusedError(IngestError, ValueError):
+    """A server that is told of alerts does not take this message; it lives, so it is no outage."""
+
+    def __init__(self, host: str, status: int, reason: str, retry_after_s: float | None) -> None:
+        super().__init__(host, status, reason, retry_after_s)
+        self.host = host
+        self.status = status
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        """Pause that it asks for; None: it does not say."""
+
+    def __str__(self) -> str:
+        return f"{self.host} answered {self.status} {self.reason}".strip()

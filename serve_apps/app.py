@@ -18,6 +18,7 @@ from cluster.errors import ServiceUnavailableError
 from cluster.run_store import RunStore
 from serve_apps import openapi, pages, rpc, websocket
 from serve_apps.api import (
+    alertmanager,
     alerts,
     batch,
     circuits,
@@ -31,6 +32,7 @@ from serve_apps.api import (
     history,
     lanes,
     models,
+    notifications,
     presence,
     publish,
     runs,
@@ -52,7 +54,8 @@ ROUTERS = tuple(
     module.router
     for module in (
         websocket, uni, publish, history, presence, control, batch, openapi, signin, status, drain, alerts, silences,
-        heartbeats, devices, commands, directory, circuits, runs, lanes, models, dead_letters, pages,
+        heartbeats, alertmanager, notifications, devices, commands, directory, circuits, runs, lanes, models,
+        dead_letters, pages,
     )
 )  # fmt: skip
 

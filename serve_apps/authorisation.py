@@ -104,6 +104,10 @@ ROUTES: Mapping[tuple[str, str], Role | Access] = {
     ("POST", "/api/v1/drain"): Role.ADMIN,
     ("GET", "/api/v1/models"): Role.VIEWER,
     ("GET", "/api/v1/dead-letters"): Role.OPERATOR,
+    ("GET", "/api/v1/notifications/dead"): Role.OPERATOR,
+    ("POST", "/api/v1/notifications/replay"): Role.ADMIN,
+    # What a Prometheus calls that takes us for an Alertmanager.
+    ("POST", "/api/v2/alerts"): Role.OPERATOR,
 }
 """(method, path with ``{}`` for each parameter) -> least role."""
 
@@ -133,6 +137,8 @@ CLI: Mapping[str, Role | Access] = {
     "circuits reset": Role.ADMIN,
     "drain": Role.ADMIN,
     "command": Role.OPERATOR,
+    "notifications dead": Role.OPERATOR,
+    "notifications replay": Role.ADMIN,
 }
 """Commands of ``watchfloor``."""
 

@@ -40,6 +40,9 @@ app.add_typer(rules, name="rules")
 directory = typer.Typer(no_args_is_help=True, help="Tenants, their clients, users and devices.")
 app.add_typer(directory, name="directory")
 
+notifications = typer.Typer(no_args_is_help=True, help="Messages to the outside that were given up.")
+app.add_typer(notifications, name="notifications")
+
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the floor's state; default .watchfloor.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
 
@@ -464,6 +467,33 @@ def directory_show(
             print(f"{name:16} {'' if value is None else value}")
 
 
+@notifications.command("dead")
+def notifications_dead(
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Most of them.")] = 100,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """List messages that were not delivered and are not tried any more, the newest first."""
+    from serve_apps import status as command
+
+    found = _api(data_dir, f"/api/v1/notifications/dead?limit={limit}")
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        Console().print(command.render_dead_messages(found))
+
+
+@notifications.command("replay")
+def notifications_replay(
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids of messages; left out: all.")] = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Send messages that were given up once more, under the ids that they had."""
+    found = _api(data_dir, "/api/v1/notifications/replay", {"ids": ids} if ids else {})
+    print(json.dumps(found, indent=2) if as_json else f"{found['replayed']} messages are sent again")
+
+
 def main() -> None:
     """Run the command line; every error of ours becomes one sentence."""
     try:
@@ -485,6 +515,17 @@ def _running(settings: Settings) -> FloorRecord:
         print(f"no floor is running in {FloorFolder.of(settings).path}; start one with: watchfloor up", file=sys.stderr)
         sys.exit(EXIT_NOT_RUNNING)
     return record
+
+
+def _api(data_dir: Path | None, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    from serve_apps import status as command
+
+    settings = _settings(data_dir)
+    try:
+        answer: dict[str, Any] = command.call_api(settings, _running(settings), path, body)
+    except (OSError, ValueError) as error:
+        _fail(f"the floor does not answer: {error}")
+    return answer
 
 
 def _rules(file: Path | None, *, as_json: bool) -> "tuple[Path, tuple[Rule, ...]]":

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # what a route does not use need not be imported to serve the
 
     from cluster.metrics_client import MetricsClient
     from cluster.run_queue_client import RunQueueClient
+    from ingest.alerts.external_store import ExternalAlertSettings
     from ingest.alerts.relay import Relay
     from ingest.alerts.settings import AlertSettings
     from ingest.command_desk import CommandDesk
@@ -43,6 +44,7 @@ class GatewayDeps:
     """Where commands to devices are handed in."""
     disabled: "DisabledUsers"
     """Users whom ``auth`` refuses."""
+    external_alerts: "ExternalAlertSettings"
 
 
 def deps_of(connection: HTTPConnection) -> GatewayDeps:

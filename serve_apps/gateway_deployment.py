@@ -18,6 +18,7 @@ from cluster.metrics_client import MetricsClient
 from cluster.run_queue_client import RunQueueClient
 from cluster.settings import Settings, load_section
 from cluster.store import open_engine
+from ingest.alerts.external_store import ExternalAlertSettings
 from ingest.alerts.relay import Relay
 from ingest.alerts.settings import AlertSettings
 from ingest.command_desk import CommandDesk
@@ -127,6 +128,7 @@ def build_deps(settings: Settings) -> GatewayDeps:
         alerts=load_section(AlertSettings),
         desk=desk,
         disabled=disabled,
+        external_alerts=load_section(ExternalAlertSettings),
     )
 
 

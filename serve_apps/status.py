@@ -156,9 +156,25 @@ def render(status: dict[str, Any]) -> Group:
         counts.add_row("fullest store", f"{top['name']}, {share:.0%} of {in_words(top['limit_bytes'])}")
     if detector:
         counts.add_row("detector", " ".join(str(detector[key]) for key in ("model", "version") if detector.get(key)))
+    _add_rules(counts, detector.get("rules") or {})
+    for target, told in (detector.get("notifications") or {}).items():
+        counts.add_row(target, _told_line(told))
     for run in status["runs"][:3]:
         counts.add_row("run", f"{run.get('id', '')} {run.get('state', '')} {float(run.get('progress') or 0):.0f} %")
     return Group(head, services, counts)
+
+
+def _add_rules(table: Table, rules: dict[str, Any]) -> None:
+    if rules.get("file"):
+        line = f"{rules['loaded']} in force, {rules['firing']} firing"
+        table.add_row("rules", Text.assemble(line, (f"; {rules['problem']}" if rules["problem"] else "", "red")))
+
+
+def _told_line(told: dict[str, Any]) -> Text:
+    figures = ", ".join(f"{told[name]} {name}" for name in ("firing", "pending", "dead") if told.get(name))
+    if told["problem"]:
+        return Text.assemble(f"{figures}; " if figures else "", (told["problem"], "red"))
+    return Text(f"is told{': ' + figures if figures else ''}")
 
 
 def render_lanes(found: Any) -> Table:
@@ -192,6 +208,18 @@ def render_circuits(found: Any) -> Table:
         waits = "" if is_closed else "after a reset" if one["state"] == "forced_open" else f"{one['retry_in_s']:.0f} s"
         state = Text(one["state"].replace("_", " "), "green" if one["state"] == "closed" else "red")
         table.add_row(one["service"], state, waits, str(one["failures"]), why)
+    return table
+
+
+def render_dead_messages(found: dict[str, Any]) -> Table:
+    """Return the answer of ``GET /api/v1/notifications/dead`` as a table."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("id", "target", "given up", "tries", "alert", "why"):
+        table.add_column(column, header_style="dim", overflow="fold")
+    for one in found["items"]:
+        table.add_row(
+            one["id"], one["target"], one["at"], str(one["attempts"]), one["alert_id"], Text(one["error"] or "")
+        )
     return table
 
 

@@ -52,7 +52,10 @@ LEFT_OUT_WITHOUT: dict[str, tuple[object, str]] = {
     "browser": (CHROMIUM, "Chromium is not installed; Debian: apt-get install chromium"),
     "mosquitto": (MOSQUITTO, "mosquitto is not installed; Debian: apt-get install mosquitto"),
     "postgres": (find_postgres(), "PostgreSQL is not installed; Debian: apt-get install postgresql"),
-    "prometheus": (shutil.which("promtool"), "promtool is not installed; Debian: apt-get install prometheus"),
+    "prometheus": (
+        shutil.which("prometheus") and shutil.which("prometheus-alertmanager"),
+        "prometheus and prometheus-alertmanager are not installed; Debian: apt-get install both",
+    ),
     "gpu": (shutil.which("nvidia-smi"), "there is no accelerator here"),
 }
 """Marker -> whether what it needs is there, and how to get it."""

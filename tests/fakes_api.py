@@ -12,12 +12,14 @@ from fastapi import FastAPI
 from prometheus_client import generate_latest
 from sqlalchemy import Engine
 
+from cluster.migrate import load_tables
 from cluster.run_queue import RunQueue, RunQueueSettings
 from cluster.run_store import RunStore
 from cluster.runs import LaneStatus, Run, RunRequest, RunState
 from cluster.settings import Settings
 from cluster.store import metadata, open_engine
 from ingest.alerts.engine import AlertEngine
+from ingest.alerts.external_store import ExternalAlertSettings
 from ingest.alerts.settings import AlertSettings
 from ingest.command_store import CommandStore
 from serve_apps.app import create_app
@@ -90,6 +92,7 @@ class HubWithStats(LocalHub):
 def _tables() -> bytes:
     """A database with all tables: made once, since hundreds of tests want one."""
     with tempfile.TemporaryDirectory() as folder:
+        load_tables()
         engine = open_engine(f"sqlite:///{folder}/made.db")
         metadata.create_all(engine)
         engine.dispose()
@@ -124,6 +127,7 @@ class ApiFloor:
             alerts=AlertSettings(),
             desk=SimpleNamespace(store=self.commands, wake=self._wake),
             disabled=self.disabled,
+            external_alerts=ExternalAlertSettings(),
         )
         self.app: FastAPI = create_app(cast(GatewayDeps, deps))
 

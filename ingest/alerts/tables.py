@@ -192,3 +192,11 @@ heartbeats = Table(
     Column("is_missing", Boolean, nullable=False),
     Column("version", Integer, nullable=False),
 )
+
+external_alerts = Table(
+    "external_alerts",
+    metadata,
+    Column("fingerprint", String(16), primary_key=True),
+    Column("ends_at", Float, nullable=False, index=True),
+)
+"""Until when each alert of another system holds, in seconds since the epoch, unless it is repeated."""

@@ -89,6 +89,8 @@ SHAPES: Mapping[tuple[str, str], Schema] = {
     ("POST", "/api/v1/circuits/{}/force"): CIRCUIT,
     ("POST", "/api/v1/circuits/{}/reset"): CIRCUIT,
     ("GET", "/api/v1/models"): _holds(live=OBJECTS, versions=OBJECTS),
+    ("GET", "/api/v1/notifications/dead"): _holds(items=OBJECTS, next_cursor={"type": ["string", "null"]}),
+    ("POST", "/api/v1/notifications/replay"): _holds(replayed={"type": "integer"}),
     ("GET", "/api/v1/dead-letters"): _holds(items=OBJECTS, next_cursor=OPTIONAL_NUMBER),
 }
 """(method, path with ``{}`` for each parameter) -> schema of its successful answer."""
