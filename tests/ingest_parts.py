@@ -104,15 +104,22 @@ def own_valkey(folder: Path, max_memory_mb: int = 64) -> StoppableService:
     return StoppableService(redis_service(folder, free_port(), Credentials.load_or_create(folder), settings))
 
 
-def own_mosquitto(folder: Path, version: str = "5") -> StoppableService:
-    """Return a Debian mosquitto of a test's own, not started yet; its URL asks for MQTT ``version``."""
+def own_mosquitto(folder: Path, version: str = "5", saves: bool = False) -> StoppableService:
+    """Return a Debian mosquitto of a test's own, not started yet; its URL asks for MQTT ``version``.
+
+    It keeps its messages in memory, as saving makes it lag by seconds; ``saves``: as ``deploy/mosquitto.conf`` says.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     config = folder / "mosquitto.conf"
     config.write_text(
         f"listener {port} {LOOPBACK}\nallow_anonymous true\nuser root\n"
-        # In memory: the tests here never kill it, and saving after each change makes it lag by seconds.
-        "persistence false\nmax_inflight_messages 1000\nmax_queued_messages 100000\nlog_type error\n",
+        + (
+            f"persistence true\npersistence_location {folder}/\nautosave_on_changes true\nautosave_interval 1\n"
+            if saves
+            else ""
+        )
+        + "max_inflight_messages 1000\nmax_queued_messages 100000\nlog_type error\n",
         encoding="utf-8",
     )
     program = MOSQUITTO if Path(MOSQUITTO).exists() else "mosquitto"
