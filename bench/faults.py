@@ -259,7 +259,7 @@ def run(floor: FaultFloor, name: str) -> dict[str, Any]:
 
 
 def run_mosquitto() -> dict[str, Any]:
-    """Kill a mosquitto that saves as ``deploy/mosquitto.conf`` says while it holds messages for an ingest that is away."""
+    """Kill a mosquitto that saves as ``deploy/mosquitto.conf`` says, and holds messages for an ingest that is away."""
     with tempfile.TemporaryDirectory(prefix="wf-faults-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         broker, valkey = own_mosquitto(folder / "broker", saves=True), own_valkey(folder)
