@@ -153,8 +153,9 @@ class MqttInbox:
                 logger.exception("MQTT connection %s failed", self._subscription.client_id)
                 ending, reason = Ending.FAILED, f"{type(error).__name__}: {error}"
             self._lost(ending, reason)
-            # One that ended at once is no reason to hurry: two owners of one client id end each other's for ever.
-            if self._epoch != epoch and time.monotonic() - began_s >= STABLE_S:
+            # One that is lost at once is no reason to hurry: two owners of one client id end each other's for ever.
+            is_good = ending is not Ending.LOST or time.monotonic() - began_s >= STABLE_S
+            if self._epoch != epoch and is_good:
                 backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
             self._stop.wait(backoff.next_pause_s())
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
+import redis
 from sqlalchemy import Engine
 
 import ingest.alerts.tables  # noqa: F401  declares what the schema needs
@@ -22,7 +23,7 @@ from ingest.inbox import MqttSettings
 from ingest.ingest_service import IngestService, IngestSettings, IngestStatus
 from ingest.mqtt_address import MqttAddress
 from ingest.payload import Reading
-from ingest.telemetry_redis import TelemetryStream
+from ingest.telemetry_redis import TelemetrySettings, TelemetryStream
 from ingest.topics import TopicClass, TopicTree
 
 MOSQUITTO = "/usr/sbin/mosquitto"
@@ -148,7 +149,8 @@ class Ingest:
     service: IngestService | None = None
 
     def __post_init__(self) -> None:
-        self.stream = TelemetryStream.open(self.redis_url)
+        # The checker looks past the circuit that it shares with the ingest in this process.
+        self.stream = TelemetryStream(redis.Redis.from_url(self.redis_url, socket_timeout=5.0), TelemetrySettings())
         self.tree = TopicTree(self.root)
 
     def start(self, wait: bool = True) -> None:
