@@ -147,7 +147,7 @@ def install_peers() -> None:
     """Install the libraries at the first run and make them importable behind our own."""
     if not FOLDER.exists():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(FOLDER), "--no-deps"]
-        # blinker and typing_extensions: what purgatory and aiobreaker import in memory mode.
+        # In memory they need nothing else, and what they would bring could stand before our own.
         subprocess.run([*command, *PEERS], check=True)
     sys.path.append(str(FOLDER))
 

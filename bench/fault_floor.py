@@ -55,6 +55,7 @@ class Part:
         self._env = env
         self._process: subprocess.Popen[str] | None = None
         self._lines: list[dict[str, Any]] = []
+        self._reader: threading.Thread | None = None
 
     def start(self) -> None:
         """Start it; it is not waited for."""
@@ -64,13 +65,14 @@ class Part:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         self._lines = []
-        threading.Thread(target=self._read, args=(self._process, self._lines), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self._process, self._lines), daemon=True)
+        self._reader.start()
 
     def kill(self) -> None:
         """SIGKILL."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait(10)
+        self._end()
 
     def pause(self) -> None:
         """SIGSTOP."""
@@ -90,9 +92,7 @@ class Part:
             self._process.wait(15)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait(5)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self._end()
 
     def move_clock(self, seconds: float) -> None:
         """Move its wall clock."""
@@ -115,6 +115,16 @@ class Part:
         times = [line["at"] for line in self._lines]
         times = times[max(0, bisect(times, since_s) - 1) :]
         return max((after - before for before, after in itertools.pairwise(times)), default=0.0)
+
+    def _end(self) -> None:
+        assert self._process is not None
+        assert self._reader is not None
+        self._process.wait(10)
+        self._reader.join(10)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._process = None
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None

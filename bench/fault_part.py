@@ -80,12 +80,12 @@ def obey(stop: threading.Event) -> None:
     stop.set()
 
 
-def main() -> None:
+def run(part: str) -> None:
     """Run one part until stdin ends."""
     stop = threading.Event()
     threading.Thread(target=obey, args=(stop,), daemon=True).start()
-    {"ingest": run_ingest, "detector": run_detector}[sys.argv[1]](Settings.load(), stop)
+    {"ingest": run_ingest, "detector": run_detector}[part](Settings.load(), stop)
 
 
 if __name__ == "__main__":
-    main()
+    run(sys.argv[1])

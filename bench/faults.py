@@ -22,11 +22,13 @@ import random
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.fault_floor import FaultFloor, Part, fault_floor, until
+from bench.fault_floor import READINGS_PER_S, FaultFloor, Part, fault_floor, until
+from tests.ingest_parts import HAS_MOSQUITTO, CountingDevice, Ingest, make_engine, own_mosquitto, own_valkey
 
 Fault = Callable[[FaultFloor], float]
 """Breaks something, sends meanwhile, mends it; returns the moment (monotonic s) at which it was mended."""
@@ -198,8 +200,9 @@ def second_ingest(floor: FaultFloor) -> float:
     other = floor.new_part("ingest")
     other.start()
     until(lambda: bool(other.says().get("broker_connected")), "the second ingest does not connect")
-    floor.send_for(4.0)
-    print(other.num_connections(), floor.ingest.num_connections())
+    before = floor.ingest.num_connections()
+    floor.send_for(2.0)
+    assert floor.ingest.num_connections() > before or other.num_connections() > 1, "they did not meet"
     other.kill()
     return time.monotonic()
 
@@ -255,6 +258,43 @@ def run(floor: FaultFloor, name: str) -> dict[str, Any]:
     }
 
 
+def run_mosquitto() -> dict[str, Any]:
+    """Kill a mosquitto that saves as ``deploy/mosquitto.conf`` says, and holds messages for an ingest that is away."""
+    with tempfile.TemporaryDirectory(prefix="wf-faults-") as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        broker, valkey = own_mosquitto(folder / "broker", saves=True), own_valkey(folder)
+        for service in (broker, valkey):
+            service.start()
+            stack.callback(service.stop)
+        ingest = Ingest(broker.url, valkey.url, make_engine(folder))
+        stack.callback(ingest.engine.dispose)
+        stack.callback(ingest.stream.close)
+        ingest.start()
+        ingest.stop()  # from now on the broker keeps messages for it
+        device = CountingDevice(broker.url, ingest.root, "pump-7", in_flight=2000)
+        device.send_for(1.8, per_second=READINGS_PER_S)
+        broker.kill()
+        accepted = set(device.acknowledged())
+        device.close()
+        broker.start()
+        began_s = time.monotonic()
+        ingest.start()
+        stack.callback(ingest.stop)
+        until(lambda: ingest.status().window == 0 and bool(ingest.stored_keys()), "nothing comes back")
+        recovered_s = time.monotonic()
+        time.sleep(0.5)  # for what may come twice
+        stored = Counter(ingest.stored_keys())
+        return {
+            "fault": "mosquitto SIGKILL",
+            "accepted": len(accepted),
+            "stored": len(accepted & stored.keys()),
+            "lost": len(accepted - stored.keys()),
+            "doubled": sum(count - 1 for count in stored.values()),
+            "recovery_s": round(recovered_s - began_s, 2),
+            "longest_block_s": None,
+        }
+
+
 def fdatasync_p50_ms(folder: Path, tries: int = 50) -> float:
     """Return what it takes to make 4 KiB durable there."""
     times = []
@@ -289,13 +329,17 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         fdatasync_ms = fdatasync_p50_ms(Path(name))
+
+    def say(figures: dict[str, Any]) -> None:
+        figures = figures | {"fdatasync_p50_ms": fdatasync_ms}
+        text = "  ".join(f"{key} {value}" for key, value in figures.items())
+        print(json.dumps(figures) if options.json else text, flush=True)
+
     with fault_floor() as floor:
         for row in options.row or ROWS:
-            figures = run(floor, row) | {"fdatasync_p50_ms": fdatasync_ms}
-            if options.json:
-                print(json.dumps(figures), flush=True)
-            else:
-                print("  ".join(f"{key} {value}" for key, value in figures.items()), flush=True)
+            say(run(floor, row))
+    if HAS_MOSQUITTO and not options.row:
+        say(run_mosquitto())
 
 
 if __name__ == "__main__":

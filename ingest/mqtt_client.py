@@ -36,6 +36,8 @@ READS_PER_TURN = 256
 """Packets taken before acknowledgements are sent."""
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
+STABLE_S = 5.0
+"""A connection that lived for so long was a good one: after it the pauses begin anew."""
 STUCK_S = 30.0
 """Without a turn for so long the network thread is given up and replaced."""
 
@@ -142,7 +144,7 @@ class MqttInbox:
                 self._stop.wait(TURN_S)
                 continue
             self._overrun = False
-            epoch = self._epoch
+            epoch, began_s = self._epoch, time.monotonic()
             try:
                 ending, reason = self._connection()
             except OSError as error:
@@ -151,7 +153,9 @@ class MqttInbox:
                 logger.exception("MQTT connection %s failed", self._subscription.client_id)
                 ending, reason = Ending.FAILED, f"{type(error).__name__}: {error}"
             self._lost(ending, reason)
-            if self._epoch != epoch:
+            # One that is lost at once is no reason to hurry: two owners of one client id end each other's for ever.
+            is_good = ending is not Ending.LOST or time.monotonic() - began_s >= STABLE_S
+            if self._epoch != epoch and is_good:
                 backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
             self._stop.wait(backoff.next_pause_s())
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
+import redis
 from sqlalchemy import Engine
 
 import ingest.alerts.tables
@@ -24,7 +25,7 @@ from ingest.ingest_service import IngestService, IngestSettings, IngestStatus
 from ingest.mqtt_address import MqttAddress
 from ingest.payload import Reading
 from ingest.store_watch import StoreWatch
-from ingest.telemetry_redis import TelemetryStream
+from ingest.telemetry_redis import TelemetrySettings, TelemetryStream
 from ingest.topics import TopicClass, TopicTree
 
 MOSQUITTO = "/usr/sbin/mosquitto"
@@ -106,15 +107,22 @@ def own_valkey(folder: Path, max_memory_mb: int = 64) -> StoppableService:
     return StoppableService(redis_service(folder, free_port(), Credentials.load_or_create(folder), settings))
 
 
-def own_mosquitto(folder: Path, version: str = "5") -> StoppableService:
-    """Return a Debian mosquitto of a test's own, not started yet; its URL asks for MQTT ``version``."""
+def own_mosquitto(folder: Path, version: str = "5", saves: bool = False) -> StoppableService:
+    """Return a Debian mosquitto of a test's own, not started yet; its URL asks for MQTT ``version``.
+
+    It keeps its messages in memory, as saving makes it lag by seconds; ``saves``: as ``deploy/mosquitto.conf`` says.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     config = folder / "mosquitto.conf"
     config.write_text(
         f"listener {port} {LOOPBACK}\nallow_anonymous true\nuser root\n"
-        # In memory: the tests here never kill it, and saving after each change makes it lag by seconds.
-        "persistence false\nmax_inflight_messages 1000\nmax_queued_messages 100000\nlog_type error\n",
+        + (
+            f"persistence true\npersistence_location {folder}/\nautosave_on_changes true\nautosave_interval 1\n"
+            if saves
+            else ""
+        )
+        + "max_inflight_messages 1000\nmax_queued_messages 100000\nlog_type error\n",
         encoding="utf-8",
     )
     program = MOSQUITTO if Path(MOSQUITTO).exists() else "mosquitto"
@@ -145,7 +153,8 @@ class Ingest:
     on_answers: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
-        self.stream = TelemetryStream.open(self.redis_url)
+        # The checker looks past the circuit that it shares with the ingest in this process.
+        self.stream = TelemetryStream(redis.Redis.from_url(self.redis_url, socket_timeout=5.0), TelemetrySettings())
         self.tree = TopicTree(self.root)
 
     def start(self, wait: bool = True) -> None:

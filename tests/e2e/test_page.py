@@ -258,6 +258,37 @@ def test_a_cut_is_shown_and_what_was_missed_comes_after_it(wired_page: Page, wir
     expect(page.locator("#link-text")).to_contain_text("resumed")
 
 
+def test_a_forced_circuit_is_seen_by_everyone_and_told_once(page: Page, floor: "Floor") -> None:
+    """By the command line: each replica knows, the page says who and why, the NOC hears of it once, until the reset."""
+    with SdkListener(floor.url, floor.token()) as listener:
+
+        def told() -> list[str]:
+            data = [said.data["data"] for said in listener.said if said.data.get("type") == "system_alert"]
+            return [one["message"] for one in data if one["component"] == "circuit"]
+
+        forced = floor.cli("circuits", "force", "webhook", "open", "--reason", "the receiver moves", "--json")
+        try:
+            assert forced.returncode == 0, forced.stderr
+            assert json.loads(forced.stdout)["is_told"] is True
+            expect(page.locator("#circuits")).to_have_text("webhook forced open", timeout=20_000)
+            expect(page.locator("#circuits")).to_have_attribute("title", "webhook: forced by local: the receiver moves")
+            eventually(lambda: "forced open" in floor.cli("circuits").stdout, 20)
+            assert floor.status()["circuits"]["webhook"]["author"] == "local"
+        finally:
+            reset = floor.cli("circuits", "reset", "webhook", "--reason", "it moved")
+        assert (reset.returncode, reset.stdout) == (0, "webhook is closed\n")
+        expect(page.locator("#circuits")).to_be_hidden(timeout=20_000)
+        eventually(lambda: len(told()) == 2, 20)
+
+        assert told() == [
+            "calls of webhook are refused until the circuit is reset (forced by local: the receiver moves)",
+            "calls of webhook pass again (reset by local: it moved)",
+        ]
+    unknown = floor.cli("circuits", "reset", "web-hook", "--reason", "a slip")
+    assert unknown.returncode == 2
+    assert "no circuit is named 'web-hook'" in unknown.stderr
+
+
 def _act(floor: "Floor", action: str, alert_id: str, page: Page) -> None:
     _as_colleague(floor, page, "post", "alerts/actions", {"action": action, "ids": [alert_id]})
 
