@@ -18,6 +18,9 @@ EXAMPLES = [
     errors.StaleRevisionError("champion", 3),
     errors.AlertNotFoundError("a1"),
     errors.AlertConflictError(4),
+    errors.SilenceNotFoundError("s1"),
+    errors.HeartbeatNotFoundError("backup"),
+    errors.VersionConflictError("alert", {"a1": 1, "a2": 1}, {"a1": 2, "a2": 3}),
 ]
 
 
