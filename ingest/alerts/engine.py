@@ -112,7 +112,8 @@ class AlertEngine:
             now = self._clock.time_s()
             for alert in ledger.firing_of(tenant, device_id, metric):
                 change = went_stale(alert, now, "watchfloor", reason)
-                if change is not None:
+                # That it is silent is what a heartbeat's alert says: nothing makes that less certain.
+                if change is not None and alert.source_kind is not SourceKind.HEARTBEAT:
                     ledger.add(change, recorded_at=now)
 
         return in_ledger(self._engine, connection, step)
@@ -191,7 +192,9 @@ class AlertEngine:
 
     def _add(self, ledger: Ledger, report: AlertReport, change: lifecycle.Change, now: float) -> Alert:
         """Take a change in, and what it says about flapping."""
-        changes_state = change.action in STATE_CHANGES and report.kind is not SourceKind.DEVICE
+        # A recording is replayed faster than life: how often its problems come and go says nothing.
+        is_live = report.kind is not SourceKind.DEVICE and report.sighting.recorded_at is None
+        changes_state = is_live and change.action in STATE_CHANGES
         if changes_state:
             flaps = with_change(change.after.flaps, now, self._settings)
             change = replace(change, after=replace(change.after, flaps=flaps))

@@ -38,7 +38,10 @@ CHUNK = 500
 
 ALERT_FIELDS = tuple(field.name for field in fields(Alert))
 EVENT_FIELDS = tuple(field.name for field in fields(AlertEvent))
-DERIVED_COLUMNS = ("severity_rank", "is_suppressed")
+DERIVED_COLUMNS = {"severity_rank": "severity", "is_suppressed": "suppressed_by"}
+"""Columns that follow from a field, for indexes."""
+SHARED = 10
+"""So many alerts that became the same are written by one statement."""
 _values = attrgetter(*ALERT_FIELDS)
 ALERT_COLUMNS = tuple(alerts.c[name] for name in ALERT_FIELDS)
 EVENT_COLUMNS = tuple(alert_events.c[name] for name in EVENT_FIELDS)
@@ -169,31 +172,49 @@ class Ledger:
         return refs
 
     def _update(self, alert_ids: list[str]) -> None:
-        """Write what differs; alerts that changed in the same columns share one statement."""
-        alike: dict[tuple[str, ...], list[str]] = {}
+        """Write what differs; alerts that became the same share a statement, else those that changed alike."""
+        same: dict[tuple[Any, ...], list[str]] = {}
         for alert_id in alert_ids:
-            pairs = zip(ALERT_FIELDS, _values(self._stored[alert_id]), _values(self._current[alert_id]), strict=True)
-            columns = tuple(name for name, before, after in pairs if before is not after and before != after)
-            if "severity" in columns:
-                columns += ("severity_rank",)
-            if "suppressed_by" in columns:
-                columns += ("is_suppressed",)
-            if alert_id in self._evidence:
-                columns += ("evidence",)
-            alike.setdefault(columns, []).append(alert_id)
+            before, after = self._stored[alert_id], self._current[alert_id]
+            pairs = zip(ALERT_FIELDS, _values(before), _values(after), strict=True)
+            changed = [(name, new) for name, old, new in pairs if old is not new and old != new]
+            columns = tuple(name for name, _ in changed)
+            own = alert_id if alert_id in self._evidence else None
+            same.setdefault((columns, before.version, own, *(new for _, new in changed)), []).append(alert_id)
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for (columns, version, *_), ids in same.items():
+            written = columns + self._derived(columns, ids[0])
+            if len(ids) < SHARED:
+                alike.setdefault(written, []).extend(ids)
+            else:
+                self._write_same(written, version, ids)
         for columns, ids in alike.items():
-            statement = (
-                update(alerts)
-                .where(alerts.c.id == bindparam("of_id"), alerts.c.version == bindparam("of_version"))
-                .values({name: bindparam(f"new_{name}") for name in columns})
-            )
-            parameters = [
-                {"of_id": alert_id, "of_version": self._stored[alert_id].version}
-                | {f"new_{name}": self._value(alert_id, name) for name in columns}
-                for alert_id in ids
-            ]
-            if self._connection.execute(statement, parameters).rowcount != len(ids):
+            self._write_alike(columns, ids)
+
+    def _derived(self, columns: tuple[str, ...], alert_id: str) -> tuple[str, ...]:
+        derived = tuple(one for one, source in DERIVED_COLUMNS.items() if source in columns)
+        return (*derived, "evidence") if alert_id in self._evidence else derived
+
+    def _write_same(self, columns: tuple[str, ...], version: int, ids: list[str]) -> None:
+        values = {name: self._value(ids[0], name) for name in columns}
+        for part in _chunks(ids):
+            statement = update(alerts).where(alerts.c.id.in_(part), alerts.c.version == version).values(values)
+            if self._connection.execute(statement).rowcount != len(part):
                 raise AlertConflictError(1)
+
+    def _write_alike(self, columns: tuple[str, ...], ids: list[str]) -> None:
+        statement = (
+            update(alerts)
+            .where(alerts.c.id == bindparam("of_id"), alerts.c.version == bindparam("of_version"))
+            .values({name: bindparam(f"new_{name}") for name in columns})
+        )
+        parameters = [
+            {"of_id": alert_id, "of_version": self._stored[alert_id].version}
+            | {f"new_{name}": self._value(alert_id, name) for name in columns}
+            for alert_id in ids
+        ]
+        if self._connection.execute(statement, parameters).rowcount != len(ids):
+            raise AlertConflictError(1)
 
     def _row(self, alert_id: str) -> dict[str, Any]:
         return {name: self._value(alert_id, name) for name in (*ALERT_FIELDS, *DERIVED_COLUMNS, "evidence")}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Engine, Select, func, select, tuple_
 
 from cluster import metrics
 from cluster.clock import Clock
@@ -33,8 +33,10 @@ MAX_ACK_S = 7 * 86_400.0
 """Longest time for which an acknowledgement may be given."""
 MAX_REQUEST_ID = 64
 """Characters of a request id."""
-SEARCHED = (alerts.c.title, alerts.c.device_id, alerts.c.text, alerts.c.rule, alerts.c.site, alerts.c.metric)
-"""Columns that a search looks into."""
+SEARCHED: ColumnElement[str] = alerts.c.title + " " + alerts.c.device_id + " " + alerts.c.text + " " + alerts.c.rule
+for _optional in (alerts.c.site, alerts.c.metric):
+    SEARCHED += " " + func.coalesce(_optional, "")
+"""What a search looks into, as one text: a row is then read and folded once."""
 LABEL_STRATEGY = "manual"
 """A verdict is a label that a person gave unasked."""
 
@@ -313,9 +315,7 @@ def _conditions(query: AlertQuery) -> Sequence[ColumnElement[bool]]:
         conditions.append(alerts.c.starts_at >= query.since)
     if query.until is not None:
         conditions.append(alerts.c.starts_at < query.until)
-    conditions += [
-        or_(*(column.icontains(word, autoescape=True) for column in SEARCHED)) for word in query.text.split()
-    ]
+    conditions += [SEARCHED.icontains(word, autoescape=True) for word in query.text.split()]
     if query.cursor is not None:
         rank, alert_id = _read_cursor(query.cursor)
         if query.order == "worst":

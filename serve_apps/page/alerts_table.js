@@ -8,7 +8,7 @@
 
 import { byId, h, setAttr, setText, svg } from "./dom.js";
 import { age, count, modelLabel, num, utc } from "./format.js";
-import { TABS } from "./store.js";
+import { TABS, isSuppressed } from "./store.js";
 
 const LETTERS = { critical: "C", high: "H", warning: "W", low: "L", info: "I" };
 const CONDITIONS = { firing: "●", cleared: "○", stale: "◌" };
@@ -41,6 +41,11 @@ export class AlertsTable {
     const at = this._indexes.get(this.view.selected);
     const next = at === undefined ? (step > 0 ? 0 : this._list.length - 1) : Math.max(0, Math.min(this._list.length - 1, at + step));
     this.select(this._list[next].id);
+  }
+
+  /** The alerts of the list, in order. */
+  get list() {
+    return this._list;
   }
 
   select(id) {
@@ -99,6 +104,7 @@ export class AlertsTable {
     this.rows.addEventListener("pointerleave", () => this._release());
     this.rows.addEventListener("click", (event) => this._clicked(event));
     byId("held").addEventListener("click", () => this._release());
+    byId("suppressed").addEventListener("click", () => this._filter({ showsSuppressed: !this.view.showsSuppressed }));
     new ResizeObserver(() => {
       this._rowHeight = null;
       this.grid.style.setProperty("--scrollbar", `${this.rows.offsetWidth - this.rows.clientWidth}px`);
@@ -155,8 +161,17 @@ export class AlertsTable {
     const held = byId("held");
     held.hidden = this.view.waiting === 0;
     setText(held, `${this.view.waiting} more ${this.view.waiting === 1 ? "alert" : "alerts"}: the order waits while you point at it`);
+    this._drawSuppressed();
     this._drawFoot(counts);
     this._drawEmpty();
+  }
+
+  _drawSuppressed() {
+    const button = byId("suppressed");
+    const number = this.view.suppressedCount();
+    button.hidden = number === 0 && !this.view.showsSuppressed;
+    setAttr(button, "aria-pressed", String(this.view.showsSuppressed));
+    setText(button, `${count(number)} silenced`);
   }
 
   _drawFoot(counts) {
@@ -254,6 +269,7 @@ export class AlertsTable {
     setAttr(node, "data-severity", alert.severity);
     setAttr(node, "data-condition", alert.condition);
     setAttr(node, "data-handling", alert.handling);
+    setAttr(node, "data-suppressed", isSuppressed(alert));
     setAttr(node, "data-open", alert.id === this.view.open);
     setAttr(node, "data-pending", alert.isPending);
     setAttr(node, "data-fresh", isFresh);
@@ -299,9 +315,11 @@ export class AlertsTable {
     if (alert.verdict) [text, kind] = [VERDICTS[alert.verdict] ?? alert.verdict, alert.verdict];
     else if (alert.handling === "acked") [text, kind] = [`✓ ${alert.acked_by ?? "acknowledged"}`, "acked"];
     else if (alert.handling === "closed") [text, kind] = ["closed", "closed"];
+    else if (isSuppressed(alert)) [text, kind] = [SUPPRESSED[alert.suppressed_by[0].kind] ?? "silenced", "suppressed"];
+    else if (alert.escalation_level > 0) [text, kind] = [`↑ ${audience(alert.escalated_to)}`, "escalated"];
     setText(row.mark, text);
     setAttr(row.mark, "data-kind", kind);
-    setAttr(row.mark, "title", alert.acked_by ? `acknowledged by ${alert.acked_by}, ${utc(alert.acked_at)}` : null);
+    setAttr(row.mark, "title", markTitle(alert));
     row.ack.hidden = alert.handling !== "new" || !this.store.config?.may.acknowledge;
     setAttr(row.ack, "aria-label", `Acknowledge ${alert.title} on ${alert.device_id}`);
   }
@@ -319,6 +337,27 @@ export class AlertsTable {
     row.hasSpark = Boolean(spark);
     row.spark.replaceChildren(...(spark ? [drawSpark(spark)] : []));
   }
+}
+
+const SUPPRESSED = { silence: "silenced", maintenance: "maintenance", flapping: "flapping" };
+
+/** "user:sue" as people say it. */
+export const audience = (name) => (name ? String(name).replace(/^user:/, "") : "nobody");
+
+/** Why nobody is told of an alert, in words. */
+export function suppressionText({ kind, reason, by, until }) {
+  return `${SUPPRESSED[kind] ?? kind}: ${reason}${kind === "flapping" ? "" : `, by ${by}`}${until ? `, until ${utc(until)}` : ""}`;
+}
+
+/** Who acknowledged and until when. */
+export function ackText(alert) {
+  return `${alert.acked_by}, ${utc(alert.acked_at)}${alert.ack_expires_at ? `, until ${utc(alert.ack_expires_at)}` : ""}`;
+}
+
+function markTitle(alert) {
+  if (alert.acked_by) return `acknowledged by ${ackText(alert)}`;
+  if (isSuppressed(alert)) return alert.suppressed_by.map(suppressionText).join("; ");
+  return alert.escalation_level > 0 ? `nobody acknowledged: told ${audience(alert.escalated_to)}` : null;
 }
 
 /** A line of the evidence with the judged point marked. */

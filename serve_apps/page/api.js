@@ -55,6 +55,10 @@ export const api = {
   alert: (id) => call("GET", `alerts/${encodeURIComponent(id)}`),
   sparks: (ids) => call("GET", `alerts/sparks${query({ ids: ids.join(",") })}`),
   act: (action, ids, args = {}) => call("POST", "alerts/actions", { action, ids, args, request_id: requestId() }),
+  silences: (params = {}) => call("GET", `silences${query(params)}`),
+  silence: (body) => call("POST", "silences", { ...body, request_id: requestId() }),
+  changeSilence: (id, body) => call("PATCH", `silences/${encodeURIComponent(id)}`, body),
+  endSilence: (id) => call("POST", `silences/${encodeURIComponent(id)}/expire`, {}),
   devices: () => call("GET", "devices"),
   telemetry: (tenant, device, params = {}) =>
     call("GET", `devices/${encodeURIComponent(tenant)}/${encodeURIComponent(device)}/telemetry${query(params)}`),

@@ -8,13 +8,14 @@
 import { byId, h, setAttr, setText } from "./dom.js";
 import { evidenceChart } from "./chart.js";
 import { age, duration, modelLabel, num, utc } from "./format.js";
-import { VERDICTS } from "./alerts_table.js";
+import { VERDICTS, ackText, audience, suppressionText } from "./alerts_table.js";
 
+const ACK_FOR = [["1 h", 3600], ["8 h", 28_800], ["until over", 0]];
 const VERDICT_KEYS = { true_positive: "t", false_positive: "f", expected: "e", unsure: "u" };
 
 export class Drawer {
-  constructor({ store, view, api, clock, actions }) {
-    Object.assign(this, { store, view, api, clock, actions });
+  constructor({ store, view, api, clock, actions, onSilence }) {
+    Object.assign(this, { store, view, api, clock, actions, onSilence });
     this.node = byId("drawer");
     this._detail = null; // {id, version, alert, events, evidence}
     this._failed = null;
@@ -114,10 +115,15 @@ export class Drawer {
   _buildActions() {
     const button = (label, key, run, extra = {}) => h("button", { type: "button", class: "button", onclick: run, ...extra }, label, h("kbd", {}, key));
     this._ack = button("Acknowledge", "a", () => this.actions.acknowledge());
+    this._ackFor = ACK_FOR.map(([label, forS]) => {
+      const title = `Acknowledge ${forS ? `for ${label}` : "as long as the problem lasts"}`;
+      return h("button", { type: "button", class: "button ack-for", title, onclick: () => this.actions.acknowledge(undefined, forS) }, label);
+    });
+    this._silence = button("Silence", "s", () => this.onSilence());
     this._end = button("Close", "c", () => this.actions.closeAlert());
     this._verdicts = Object.entries(VERDICTS).map(([verdict, label]) =>
       button(label, VERDICT_KEYS[verdict], () => this.actions.verdict(verdict), { class: "button verdict", "data-verdict": verdict }));
-    this._parts.actions.append(this._ack, this._end, h("span", { class: "segments", role: "group", "aria-label": "Verdict" }, ...this._verdicts));
+    this._parts.actions.append(h("span", { class: "segments", role: "group", "aria-label": "Acknowledge" }, this._ack, ...this._ackFor), this._silence, this._end, h("span", { class: "segments", role: "group", "aria-label": "Verdict" }, ...this._verdicts));
   }
 
   _noteForm() {
@@ -145,6 +151,7 @@ export class Drawer {
     this._ack.classList.toggle("primary", alert.handling === "new");
     this._ack.disabled = !may.acknowledge || alert.handling === "closed";
     this._end.disabled = !may.acknowledge || alert.handling === "closed";
+    for (const one of [...this._ackFor, this._silence]) one.disabled = this._end.disabled;
     for (const button of this._verdicts) {
       button.disabled = !may.verdict;
       setAttr(button, "aria-pressed", String(alert.verdict === button.dataset.verdict));
@@ -179,7 +186,9 @@ export class Drawer {
       ["First seen", utc(alert.startsMs)],
       ["Last seen", alert.count > 1 ? `${utc(alert.last_seen_at)} (${alert.count} times)` : utc(alert.last_seen_at)],
       ["Lasted", alert.cleared_at ? duration(Date.parse(alert.cleared_at) - alert.startsMs) : ""],
-      ["Acknowledged", alert.acked_by ? `${alert.acked_by}, ${utc(alert.acked_at)}` : ""],
+      ["Acknowledged", alert.acked_by ? ackText(alert) : ""],
+      ["Nobody is told", (alert.suppressed_by ?? []).map(suppressionText).join("; ")],
+      ["Escalated", alert.escalation_level > 0 ? `to ${audience(alert.escalated_to)} (level ${alert.escalation_level})` : ""],
       ["Closed", utc(alert.closed_at)],
       ["Alert id", alert.id],
     ].filter(([, value]) => value);
@@ -224,6 +233,9 @@ function eventDetail({ reason, data = {} }) {
   const version = data.model_version ? modelLabel(data.model, data.model_version) : "";
   const score = Number.isFinite(data.score) ? `score ${num(data.score)}` : "";
   const recorded = data.recorded_at ? `recorded ${String(data.recorded_at).replace("T", " ").slice(0, 16)}` : "";
-  const text = [reason, data.note, VERDICTS[data.verdict], score, version && `by ${version}`, recorded].filter(Boolean).join(" · ");
+  const end = data.expires_at ?? data.until;
+  const to = data.to ? `to ${audience(data.to)}` : "";
+  const muted = data.muted_by ? `nobody was told (${data.muted_by.join(", ")})` : "";
+  const text = [reason, to, end && `until ${utc(end)}`, muted, data.note, VERDICTS[data.verdict], score, version && `by ${version}`, recorded].filter(Boolean).join(" · ");
   return text ? h("em", {}, text) : null;
 }

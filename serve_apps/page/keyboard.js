@@ -31,7 +31,7 @@ export class Keyboard {
   }
 
   _pressed(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || this.help.open) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || document.querySelector("dialog[open]")) return;
     const isTyping = event.target.closest?.("input, select, textarea, [contenteditable]");
     if (isTyping && event.key !== "Escape") return;
     // Enter and Space belong to whatever button has the focus.

@@ -17,8 +17,9 @@ import { Clock } from "./format.js";
 import { Keyboard } from "./keyboard.js";
 import { Machine } from "./machine.js";
 import { applyMessage } from "./messages.js";
+import { Silences } from "./silences.js";
 import { Sparks } from "./sparks.js";
-import { FINISHED, Store } from "./store.js";
+import { FINISHED, Store, isSuppressed } from "./store.js";
 import { Toasts } from "./toasts.js";
 import { TopBar } from "./topbar.js";
 import { Training } from "./training.js";
@@ -28,6 +29,8 @@ const PAGE = 500;
 const MOST_UNACKED = 5000;
 const POLL_MS = 5000;
 const RETRY_MS = 3000;
+const SEARCH_MS = 400; // after the last key, the floor is asked for what is not loaded
+const SHORTEST_SEARCH = 3;
 
 const store = new Store();
 const view = new View(store);
@@ -35,7 +38,8 @@ const clock = new Clock();
 const toasts = new Toasts();
 const sparks = new Sparks(api, () => store.touch("sparks"));
 const actions = new AlertActions({ store, view, api, toasts });
-const drawer = new Drawer({ store, view, api, clock, actions });
+const silences = new Silences({ store, view, api, toasts });
+const drawer = new Drawer({ store, view, api, clock, actions, onSilence: () => silences.open() });
 const table = new AlertsTable({ store, view, sparks, clock, onOpen: (id) => drawer.open(id), onAcknowledge: (id) => actions.acknowledge(id) });
 new TopBar({ store, view, clock, onReconnect: () => reconnect() });
 new Devices({ store, view, clock });
@@ -44,6 +48,8 @@ new Machine({ store, api, clock });
 
 let client = null;
 const followed = new Set(); // runs whose channel we have joined
+let searched = "";
+let searchTimer = 0;
 
 async function start() {
   try {
@@ -86,7 +92,7 @@ function onPublication(_channel, message) {
   applyMessage(store, message, {
     onNewAlert(alert) {
       store.arrived.set(alert.id, performance.now());
-      if (alert.severity === "critical" && alert.handling === "new") {
+      if (alert.severity === "critical" && alert.handling === "new" && !isSuppressed(alert)) {
         setText(byId("announce"), `Critical alert on ${alert.device_id}: ${alert.title}`);
       }
     },
@@ -164,6 +170,19 @@ function loadOlder() {
   });
 }
 
+/** What the filter's words find on the floor, beyond what is loaded here. */
+async function search() {
+  const { query } = view;
+  if (!store.moreAlerts || query.length < SHORTEST_SEARCH || query === searched) return;
+  searched = query;
+  try {
+    const page = await api.alerts({ q: query, limit: PAGE });
+    page.items.forEach((row) => store.mergeAlert(row));
+  } catch {
+    searched = ""; // what is loaded is filtered all the same
+  }
+}
+
 function loadRuns() {
   return load("runs", async () => {
     const { items } = await api.runs({ limit: 30 });
@@ -224,11 +243,15 @@ new Keyboard([
   { group: "Move", keys: ["Enter"], text: "open the evidence", run: () => view.selected && drawer.open(view.selected) },
   { group: "Move", keys: ["Escape"], text: "close the evidence, then clear the filter", run: escape },
   { group: "Act", keys: ["a"], text: "acknowledge, or take it back", run: () => actions.acknowledge() },
+  { group: "Act", keys: ["A"], text: "acknowledge all that the list shows", run: () => actions.acknowledgeAll(table.list) },
+  { group: "Act", keys: ["s"], text: "silence: nobody is told for a while", run: () => silences.open() },
   { group: "Act", keys: ["c"], text: "close the alert", run: () => actions.closeAlert() },
   { group: "Verdict", keys: ["t"], text: "true alarm", run: () => actions.verdict("true_positive") },
   { group: "Verdict", keys: ["f"], text: "false alarm", run: () => actions.verdict("false_positive") },
   { group: "Verdict", keys: ["e"], text: "expected", run: () => actions.verdict("expected") },
   { group: "Verdict", keys: ["u"], text: "unsure", run: () => actions.verdict("unsure") },
+  { group: "Page", keys: ["x"], text: "show or hide what is silenced", run: () => view.change({ showsSuppressed: !view.showsSuppressed }) },
+  { group: "Page", keys: ["S"], text: "silences and maintenance", run: () => silences.open(null) },
   { group: "Page", keys: ["/"], text: "filter", run: () => byId("search").focus() },
   { group: "Page", keys: ["?"], text: "this help", run: () => byId("help-open").click() },
 ]);
@@ -240,5 +263,9 @@ if (linked) {
   view.selected = decodeURIComponent(linked[1]);
   drawer.open(view.selected);
 }
+store.listen(["view"], () => {
+  clearTimeout(searchTimer);
+  searchTimer = setTimeout(search, SEARCH_MS);
+});
 store.touch("alerts", "view", "runs", "devices", "status", "connection");
 start();

@@ -17,6 +17,10 @@ export function applyMessage(store, message, on) {
     if (!data.alert) return;
     const isNew = store.mergeAlert(data.alert);
     if (isNew) on.onNewAlert(data.alert);
+  } else if (type === "alerts_changed") {
+    store.mergeChanges(data.changes ?? []);
+  } else if (type === "silence_update") {
+    store.mergeSilence(data.silence);
   } else if (type === "run_update") {
     store.mergeRun(data.run ?? data);
     on.onRun?.(data.run ?? data);

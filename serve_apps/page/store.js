@@ -10,6 +10,7 @@
 import { severityRank } from "./format.js";
 
 const MAX_ALERTS = 6000;
+const SHORT_ID = 10; // signs at the end of an id by which one message names many alerts
 const MAX_POINTS = 600;
 
 export const FINISHED = new Set(["succeeded", "failed", "cancelled", "timed_out"]);
@@ -22,6 +23,8 @@ export class Store {
     this._dirty = new Set();
     this._pending = new Map(); // alert id -> Map(token -> patch)
     this._alerts = new Map();
+    this._shorts = new Map(); // end of an id -> id
+    this.silences = new Map();
     this.arrived = new Map(); // alert id -> ms at which this page first heard of it live
     this.runs = new Map();
     this.curves = new Map(); // run id -> {points: [...], last}
@@ -54,9 +57,29 @@ export class Store {
     if (known && known.version > row.version) return false;
     const isNew = !known;
     this._alerts.set(row.id, { ...row, startsMs: Date.parse(row.starts_at) });
+    this._shorts.set(row.id.slice(-SHORT_ID), row.id);
     if (this._alerts.size > MAX_ALERTS) this._forgetOldest();
     this.touch("alerts");
     return isNew;
+  }
+
+  /** Take over what one action made of many alerts; what is not here, or newer here, is left alone. */
+  mergeChanges(changes) {
+    for (const { version, set, ids } of changes) {
+      for (let at = 0; at < ids.length; at += SHORT_ID) {
+        const row = this._alerts.get(this._shorts.get(ids.slice(at, at + SHORT_ID)));
+        if (row && row.version < version) this._alerts.set(row.id, { ...row, ...set, version });
+      }
+    }
+    this.touch("alerts");
+  }
+
+  mergeSilence(silence) {
+    const known = this.silences.get(silence.id);
+    if (known && known.version > silence.version) return;
+    if (silence.state === "expired") this.silences.delete(silence.id);
+    else this.silences.set(silence.id, silence);
+    this.touch("silences");
   }
 
   /** The alert as it should be shown: the server's row under what we are just changing. */
@@ -143,6 +166,7 @@ export class Store {
     for (const row of rows.slice(0, this._alerts.size - MAX_ALERTS)) {
       if (row.handling === "new") break;
       this._alerts.delete(row.id);
+      this._shorts.delete(row.id.slice(-SHORT_ID));
       this.arrived.delete(row.id);
     }
   }
@@ -178,11 +202,14 @@ export const SORTS = {
   count: (a, b) => (b.count ?? 0) - (a.count ?? 0) || b.startsMs - a.startsMs,
 };
 
+/** True while nobody is told of the alert. */
+export const isSuppressed = (alert) => Boolean(alert.suppressed_by?.length);
+
 /** True when every word of `query` stands somewhere in the alert's visible texts. */
 export function matches(alert, query) {
   if (!query) return true;
   const text = [
-    alert.title, alert.text, alert.device_id, alert.tenant, alert.site, alert.metric, alert.severity,
+    alert.title, alert.text, alert.device_id, alert.acked_by, alert.escalated_to, alert.tenant, alert.site, alert.metric, alert.severity,
     alert.condition, alert.verdict, alert.source?.model, alert.source?.model_version, alert.source?.rule, alert.id,
   ].filter(Boolean).join(" ").toLowerCase();
   return query.toLowerCase().split(/\s+/).every((word) => text.includes(word));

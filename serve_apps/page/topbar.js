@@ -7,6 +7,7 @@
 
 import { byId, h, setAttr, setText } from "./dom.js";
 import { SEVERITIES, count, duration, num, utcTime } from "./format.js";
+import { isSuppressed } from "./store.js";
 
 const LETTERS = { critical: "C", high: "H", warning: "W", low: "L", info: "I" };
 const RATES = 60;
@@ -46,7 +47,7 @@ export class TopBar {
   _drawChips() {
     const waiting = new Map(SEVERITIES.map((severity) => [severity, 0]));
     for (const alert of this.store.alerts()) {
-      if (alert.handling === "new") waiting.set(alert.severity, (waiting.get(alert.severity) ?? 0) + 1);
+      if (alert.handling === "new" && !isSuppressed(alert)) waiting.set(alert.severity, (waiting.get(alert.severity) ?? 0) + 1);
     }
     for (const { severity, chip } of this.chips) {
       const number = waiting.get(severity);

@@ -5,7 +5,7 @@
  * the operator's hand: rows change in place, newcomers are only counted.
  */
 
-import { SORTS, TABS, matches } from "./store.js";
+import { SORTS, TABS, isSuppressed, matches } from "./store.js";
 
 export class View {
   constructor(store) {
@@ -15,6 +15,7 @@ export class View {
     this.query = "";
     this.severities = new Set();
     this.device = null; // {tenant, device} or null
+    this.showsSuppressed = false;
     this.selected = null;
     this.open = null; // alert id whose drawer is open
     this._held = null;
@@ -30,9 +31,15 @@ export class View {
   tabCounts() {
     const counts = new Map(TABS.map((tab) => [tab.id, 0]));
     for (const alert of this._store.alerts()) {
+      if (!this._isTold(alert)) continue;
       for (const tab of TABS) if (tab.test(alert)) counts.set(tab.id, counts.get(tab.id) + 1);
     }
     return counts;
+  }
+
+  /** Number of alerts that are not closed and of which nobody is told. */
+  suppressedCount() {
+    return this._store.alerts().filter((alert) => isSuppressed(alert) && alert.handling !== "closed").length;
   }
 
   /** Alerts to show, in order. */
@@ -67,7 +74,12 @@ export class View {
     return Boolean(this.query || this.severities.size || this.device);
   }
 
+  _isTold(alert) {
+    return this.showsSuppressed || !isSuppressed(alert);
+  }
+
   _passes(alert) {
+    if (!this._isTold(alert)) return false;
     if (this.severities.size && !this.severities.has(alert.severity)) return false;
     if (this.device && (alert.device_id !== this.device.device || alert.tenant !== this.device.tenant)) return false;
     return matches(alert, this.query);

@@ -148,6 +148,82 @@ def test_keys_acknowledge_and_judge(page: Page) -> None:
     assert judged == "true_positive"
 
 
+def test_a_silence_hides_an_alert_until_somebody_ends_it(page: Page) -> None:
+    """s silences the alert in hand, x shows what is silenced, S lists the silences and ends one."""
+    alert = eventually(lambda: next(iter(alerts(page, handling="new", suppressed="false")), None), 60)
+    show(page, alert["id"])
+    row = page.locator(f"#row-{alert['id']}")
+    page.keyboard.press("s")
+    page.locator("#silences [name=comment]").fill("rewiring")
+    page.keyboard.press("Enter")
+    expect(page.locator("#silences")).to_be_hidden()
+    expect(page.locator("#drawer .facts")).to_contain_text("silence", ignore_case=True)
+    expect(page.locator("#drawer .events")).to_contain_text("rewiring")
+    expect(row).to_have_count(0)
+
+    page.keyboard.press("x")
+    expect(row).to_have_attribute("data-suppressed", "")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Shift+S")
+    listed = page.locator("#silences li", has_text="rewiring")
+    listed.get_by_role("button", name="End").click()
+    expect(listed).to_have_count(0)
+    page.keyboard.press("Escape")
+    expect(row).not_to_have_attribute("data-suppressed", "")
+    history = [event["action"] for event in get(page, f"alerts/{alert['id']}")["events"]]
+    assert [one for one in history if "suppressed" in one] == ["suppressed", "unsuppressed"]
+
+
+def test_an_acknowledgement_for_an_hour_says_when_it_ends(page: Page) -> None:
+    """One button in the drawer; the history and the facts have the time."""
+    alert = eventually(lambda: next(iter(alerts(page, handling="new", suppressed="false")), None), 60)
+    show(page, alert["id"])
+    page.locator(".ack-for", has_text="1 h").click()
+
+    expect(page.locator("#drawer .facts")).to_contain_text("until")
+    now = eventually(lambda: (row := get(page, f"alerts/{alert['id']}")["alert"])["ack_expires_at"] and row, 20)
+    assert 3590 <= (_time(now["ack_expires_at"]) - _time(now["acked_at"])).total_seconds() <= 3610
+
+
+def test_one_message_acknowledges_many_alerts_on_the_page(page: Page, floor: "Floor") -> None:
+    """Twelve that should have reported did not; a colleague takes all of them, and this page follows by one message."""
+    heard: list[dict[str, Any]] = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: heard.extend(_publications(frame))))
+    page.reload()
+    page.locator(".link[data-state=live]").wait_for(timeout=20_000)
+    beats = [f"heartbeats/demo/e2e-{number}" for number in range(12)]
+    for beat in beats:
+        _as_colleague(floor, page, "put", beat, {"timeout_s": 1, "text": "should report"})
+    missing = eventually(lambda: len(found := alerts(page, source="heartbeat", handling="new")) == 12 and found, 60)
+    _as_colleague(
+        floor, page, "post", "alerts/actions", {"action": "acknowledge", "ids": [one["id"] for one in missing]}
+    )
+    page.locator("#tab-all").click()
+    page.locator("#search").fill("e2e- should report")
+    expect(page.locator(".rows .row[data-handling=acked]")).to_have_count(12)
+    for beat in beats:
+        _as_colleague(floor, page, "delete", beat)
+
+    expect(page.locator(".rows .row[data-condition=cleared]")).to_have_count(12)
+    told = [message for message in heard if message["data"].get("actor") == "colleague"]
+    assert [(message["type"], message["data"]["count"]) for message in told] == [("alerts_changed", 12)]
+
+
+def _as_colleague(floor: "Floor", page: Page, method: str, path: str, body: dict[str, Any] | None = None) -> None:
+    """Call the API as somebody else, from elsewhere."""
+    answer = getattr(page.context.request, method)(
+        f"{floor.url.rstrip('/')}/api/v1/{path}",
+        **({} if body is None else {"data": body}),
+        headers={"Authorization": f"Bearer {floor.token(user='colleague', role='operator')}"},
+    )
+    assert answer.ok, answer.text()
+
+
+def _publications(frame: str | bytes) -> list[dict[str, Any]]:
+    pushes = [json.loads(line).get("push", {}) for line in str(frame).split("\n") if line]
+    return [push["pub"]["data"] for push in pushes if push.get("channel") == names.CHANNEL_NOC and "pub" in push]
+
+
 def test_a_refused_action_is_taken_back_with_the_servers_words(page: Page) -> None:
     """The page shows a change at once; when the floor says no, the row is as before and the reason is read."""
     alert = eventually(lambda: next(iter(alerts(page, handling="new")), None), 60)
@@ -183,13 +259,7 @@ def test_a_cut_is_shown_and_what_was_missed_comes_after_it(wired_page: Page, wir
 
 
 def _act(floor: "Floor", action: str, alert_id: str, page: Page) -> None:
-    """Do something as a colleague would, from elsewhere."""
-    answer = page.context.request.post(
-        f"{floor.url.rstrip('/')}/api/v1/alerts/actions",
-        data={"action": action, "ids": [alert_id]},
-        headers={"Authorization": f"Bearer {floor.token(user='colleague', role='operator')}"},
-    )
-    assert answer.ok, answer.text()
+    _as_colleague(floor, page, "post", "alerts/actions", {"action": action, "ids": [alert_id]})
 
 
 def test_the_official_sdk_hears_what_the_page_hears(operator: BrowserContext, floor: "Floor") -> None:

@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { lossText, ticks } from "../../serve_apps/page/chart.js";
 import { Clock, age, count, duration, modelLabel, num } from "../../serve_apps/page/format.js";
 import { applyMessage } from "../../serve_apps/page/messages.js";
+import { matchersText, readMatchers } from "../../serve_apps/page/matchers.js";
 import { Store, TABS, matches } from "../../serve_apps/page/store.js";
 import { View } from "../../serve_apps/page/view.js";
 
@@ -142,4 +143,42 @@ test("axes carry round values", () => {
   assert.deepEqual(ticks(0, 10, 4), [0, 5, 10]);
   assert.deepEqual(ticks(0.12, 0.48, 4), [0.2, 0.3, 0.4]);
   assert.deepEqual(ticks(5, 5, 4), [5]);
+});
+
+test("one message changes many alerts, but none that is newer or not here", () => {
+  const ids = ["01HZZZZZZZZZZZZZAAAAAAAAA1", "01HZZZZZZZZZZZZZAAAAAAAAA2", "01HZZZZZZZZZZZZZAAAAAAAAA3"];
+  const store = stocked(alert(ids[0]), alert(ids[1]), alert(ids[2], { version: 5, handling: "closed" }));
+  const changes = [{ version: 2, set: { handling: "acked", acked_by: "ann" }, ids: [...ids, "01HZZZZZZZZZZZZZBBBBBBBBBB"].map((id) => id.slice(-10)).join("") }];
+  applyMessage(store, { type: "alerts_changed", data: { action: "acknowledged", changes } }, {});
+  assert.deepEqual(ids.map((id) => [store.alert(id).handling, store.alert(id).version]), [["acked", 2], ["acked", 2], ["closed", 5]]);
+  assert.equal(store.alertCount, 3);
+});
+
+test("what is silenced is out of sight, and counted, until it is asked for", () => {
+  const silence = { kind: "silence", ref: "s", reason: "rewiring", by: "ann", until: null };
+  const store = stocked(alert("a"), alert("b", { suppressed_by: [silence] }), alert("c", { suppressed_by: [silence], handling: "closed" }));
+  const view = new View(store);
+  assert.deepEqual([view.rows().map((one) => one.id), view.suppressedCount(), view.tabCounts().get("unacked")], [["a"], 1, 1]);
+  view.change({ showsSuppressed: true });
+  assert.deepEqual([view.rows().map((one) => one.id).sort(), view.tabCounts().get("unacked")], [["a", "b"], 2]);
+});
+
+test("a silence is kept by its version, and gone when it is over", () => {
+  const store = new Store(now);
+  const silence = { id: "s", version: 2, state: "active" };
+  store.mergeSilence(silence);
+  store.mergeSilence({ ...silence, version: 1, state: "expired" });
+  assert.equal(store.silences.size, 1);
+  store.mergeSilence({ ...silence, version: 3, state: "expired" });
+  assert.equal(store.silences.size, 0);
+});
+
+test("matchers read what they write, and say what they cannot read", () => {
+  const matchers = [
+    { field: "site", values: ["hall-*", "yard"], is_negated: false },
+    { field: "severity", values: ["critical"], is_negated: true },
+    { field: "label.line", values: ['the "new", one\\'], is_negated: false },
+  ];
+  assert.deepEqual(readMatchers(matchersText(matchers)), matchers);
+  for (const text of ["", "site", "site=", "site= x", "site=a,", 'site="open', "=x"]) assert.throws(() => readMatchers(text), Error, text);
 });

@@ -191,6 +191,8 @@ def test_a_devices_messages_are_its_beats(sql: Engine, store: AlertStore, step: 
     assert step(100) == 0
     assert step(11) == 1
     assert the_alert(store).device_id == "pump-1"
+    AlertEngine(sql, clock).mark_stale("demo", "pump-1", "the link is down")
+    assert the_alert(store).condition is Condition.FIRING
 
 
 def test_a_promise_taken_back_clears_its_alert(

@@ -31,7 +31,7 @@ def test_a_problem_that_comes_and_goes_is_told_twice_only(
     """Its first changes, that it flaps, and that it is steady again; what is between is stored."""
     for number in range(10):
         change = Change.RAISE if number % 2 == 0 else Change.CLEAR
-        alert_engine.raise_detector_alerts([decision(change, number, ts=START_S + 20 * number)])
+        alert_engine.raise_detector_alerts([decision(change, number, ts=START_S + 20 * number, recorded_at=None)])
         clock.advance(20)
     flapping = store.list(AlertQuery()).items[0]
     clock.advance(1000)
@@ -60,16 +60,25 @@ def _is_told(message: dict) -> bool:  # type: ignore[type-arg]
     return message["type"] != "alert_update"
 
 
+def test_a_recording_that_is_replayed_does_not_flap(alert_engine: AlertEngine, store: AlertStore) -> None:
+    """It runs faster than life; the demo's problems come and go within seconds."""
+    for number in range(20):
+        change = Change.RAISE if number % 2 == 0 else Change.CLEAR
+        alert_engine.raise_detector_alerts([decision(change, number, ts=START_S + number)])
+
+    assert not store.list(AlertQuery()).items[0].is_suppressed
+
+
 def test_a_later_occurrence_of_a_flapping_problem_is_suppressed_from_its_start(
     alert_engine: AlertEngine, store: AlertStore, clock: FakeClock
 ) -> None:
     """Closing it does not make it steady."""
     for number in range(6):
         change = Change.RAISE if number % 2 == 0 else Change.CLEAR
-        alert_engine.raise_detector_alerts([decision(change, number, ts=START_S + number)])
+        alert_engine.raise_detector_alerts([decision(change, number, ts=START_S + number, recorded_at=None)])
     (first,) = store.list(AlertQuery()).items
     store.act([first.id], "close", "ann", "request-1")
-    alert_engine.raise_detector_alerts([decision(Change.RAISE, 9, ts=START_S + 9)])
+    alert_engine.raise_detector_alerts([decision(Change.RAISE, 9, ts=START_S + 9, recorded_at=None)])
     second = store.list(AlertQuery()).items[0]
 
     assert (first.is_flapping, second.occurrence, second.is_flapping) == (True, 2, True)
