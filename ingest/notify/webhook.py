@@ -78,9 +78,7 @@ class Webhook:
         self._breaker = breaker
         self._policy = RetryPolicy(settings)
         self._actions = frozenset(settings.actions)
-        self._outbox = Outbox(
-            engine, clock, TARGET, self._body, settings.max_pending, TURN_S + 2 * ROUNDS * settings.timeout_s
-        )
+        self._outbox = Outbox(engine, clock, TARGET, self._body, settings.max_pending, TURN_S + 2 * settings.timeout_s)
         self._client: httpx.AsyncClient | None = None
         self._paused_until = 0.0
         self.problem: str | None = None
