@@ -25,7 +25,7 @@ from ingest.notify.tables import notification_targets, notifications
 PENDING, DELIVERED, DEAD = "pending", "delivered", "dead"
 
 LEASE_S = 30.0
-"""How long a sender that died keeps others away."""
+"""How long a sender that died keeps others away, at least."""
 LATE_S = 60.0
 """How much later than its id an event may be committed."""
 LATE_EVERY_S = 5.0
@@ -79,13 +79,22 @@ class OutboxCounts:
 class Outbox:
     """The messages of one target."""
 
-    def __init__(self, engine: Engine, clock: Clock, target: str, body: Body, max_pending: int) -> None:
+    def __init__(self, engine: Engine, clock: Clock, target: str, body: Body, max_pending: int, turn_s: float) -> None:
+        """Begin without touching the store.
+
+        Args:
+            target: whose messages.
+            body: what it is told of an event.
+            max_pending: messages that may wait here.
+            turn_s: longest time between two calls of ``own`` by a sender that lives.
+        """
         self._engine = engine
         self._clock = clock
         self._target = target
         self._body = body
         self._max_pending = max_pending
         self._owner = new_id()
+        self._lease_s = max(LEASE_S, turn_s)
         self._seen: dict[str, None] = {}
         self._next_late_at = 0.0
         self._next_tidy_at = 0.0
@@ -100,7 +109,7 @@ class Outbox:
         with write_transaction(self._engine) as connection:
             _make_target(connection, self._target)
             taken = connection.execute(
-                update(notification_targets).where(mine).values(owner=self._owner, owned_until=now + LEASE_S)
+                update(notification_targets).where(mine).values(owner=self._owner, owned_until=now + self._lease_s)
             )
         return bool(taken.rowcount)
 

@@ -31,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 TARGET = "webhook"
 """Also the service's name at the breaker."""
+TURN_S = 5.0
+"""How long messages are sent before the lease is renewed and the history looked at again."""
+ROUNDS = 8
+"""Messages of one look at the outbox, for each that is under way at a time."""
 GONE = 410
 """A receiver's word for "never again"."""
 MAX_ERROR_CHARS = 300
@@ -74,7 +78,7 @@ class Webhook:
         self._breaker = breaker
         self._policy = RetryPolicy(settings)
         self._actions = frozenset(settings.actions)
-        self._outbox = Outbox(engine, clock, TARGET, self._body, settings.max_pending)
+        self._outbox = Outbox(engine, clock, TARGET, self._body, settings.max_pending, TURN_S + 2 * settings.timeout_s)
         self._client: httpx.AsyncClient | None = None
         self._paused_until = 0.0
         self.problem: str | None = None
@@ -100,10 +104,7 @@ class Webhook:
         notifications_dead.labels(TARGET).set(counts.dead)
         if not counts.pending or self._clock.time_s() < self._paused_until:
             return 0
-        due = await asyncio.to_thread(self._outbox.due, self._settings.at_once)
-        endings = await self._send_all(due)
-        await asyncio.to_thread(self._outbox.settle, endings)
-        return len(endings)
+        return await self._send_due()
 
     async def close(self) -> None:
         """Close connections and let another process send."""
@@ -119,14 +120,33 @@ class Webhook:
             return None
         return message_of(event, alert)
 
-    async def _send_all(self, due: Sequence[Message]) -> list[Ending]:
+    async def _send_due(self) -> int:
+        """Send what is due, some at a time, for as long as all goes well and the lease is fresh."""
+        settled, ends_s = 0, time.monotonic() + TURN_S
+        while time.monotonic() < ends_s:
+            due = await asyncio.to_thread(self._outbox.due, ROUNDS * self._settings.at_once)
+            endings = await self._send_all(due, ends_s)
+            await asyncio.to_thread(self._outbox.settle, endings)
+            settled += len(endings)
+            if not due or any(ending.state != DELIVERED for ending in endings) or len(endings) < len(due):
+                break
+        return settled
+
+    async def _send_all(self, due: Sequence[Message], ends_s: float) -> list[Ending]:
         if self._client is None:
             self._client = open_client()  # here, because it belongs to the running loop
-        endings = await asyncio.gather(*(self._send(self._client, message) for message in due))
+        client, permits = self._client, asyncio.Semaphore(self._settings.at_once)
+
+        async def send(message: Message) -> Ending | None:
+            async with permits:
+                # Those that no time is left for keep theirs: the lease must outlive the slowest answer.
+                return None if time.monotonic() >= ends_s else await self._send(client, message)
+
+        endings = await asyncio.gather(*map(send, due))
         return [ending for ending in endings if ending is not None]
 
     async def _send(self, client: httpx.AsyncClient, message: Message) -> Ending | None:
-        """Try one message; None: the circuit is open, so nothing was tried."""
+        """Try one message; None: nothing was tried, as the circuit is open."""
         started_s = time.perf_counter()
         try:
             async with self._breaker.call(TARGET, timeout_s=self._settings.timeout_s) as deadline:

@@ -10,7 +10,7 @@ class RulesSettings:
     file: str = ""
     """YAML file of the rules, on the machine of the detector; empty: no rules. It is read again when it changes."""
     max_series: int = 10_000
-    """Series that rules watch; beyond it the one longest silent leaves. About 1 KiB of memory each."""
+    """Series that rules watch; beyond it the one longest silent leaves. About 2 KiB of memory each."""
     poll_s: float = 1.0
     """How often the file and the time that absence rules go by are looked at, in seconds."""
 

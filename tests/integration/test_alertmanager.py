@@ -104,7 +104,7 @@ async def test_alertmanager_routes_what_fires_and_what_is_over(floor: Floor, ser
             ends = datetime.datetime.fromisoformat(known["endsAt"]).timestamp()
             assert ends > floor.clock.time_s()  # and it is told again before that
             assert notifier.status()["alertmanager"]["problem"] is None
-            assert notifier.status()["alertmanager"]["firing"] == 1
+            await until(lambda: notifier.status()["alertmanager"]["firing"] == 1, "all is told anew")
 
             floor.close(first)
             await until(lambda: len(server.got) == 2, "its end is told")

@@ -1,6 +1,7 @@
 """A real Prometheus takes the gateway for an Alertmanager: it fires, repeats, and says when it is over."""
 
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,18 @@ async def test_prometheus_fires_repeats_and_resolves(tmp_path: Path) -> None:
     assert [event.action for event in detail.events] == [Action.RAISED, Action.CLEARED]
     assert {event.actor for event in detail.events} == {"prometheus"}
     assert floor.woken == 2
+
+
+def test_the_example_is_good(tmp_path: Path) -> None:
+    """Prometheus' own tool finds no mistake in the configuration that the documentation names."""
+    text = (Path(__file__).parents[2] / "deploy" / "prometheus.yml").read_text()
+    (tmp_path / "prometheus.yml").write_text(text)
+    (tmp_path / "watchfloor.token").write_text("t")
+    said = subprocess.run(
+        ["promtool", "check", "config", str(tmp_path / "prometheus.yml")], capture_output=True, text=True, timeout=60
+    )
+
+    assert said.returncode == 0, said.stdout + said.stderr
 
 
 async def test_without_a_token_nothing_is_taken(tmp_path: Path) -> None:

@@ -25,10 +25,12 @@ EXAMPLES = [
     errors.StaleRevisionError("champion", 3),
     errors.AlertNotFoundError("a1"),
     errors.AlertConflictError(4),
-    errors.VersionConflictError("alert", {"a1": 3}, {"a1": 4}),
     errors.SilenceNotFoundError("s1"),
-    errors.HeartbeatNotFoundError("acme/nightly"),
-    errors.RulesFileError("rules.yaml", ("line 3: x", "line 5: y")),
+    errors.HeartbeatNotFoundError("crane-4"),
+    errors.VersionConflictError("alert", {"a1": 1}, {"a1": 2}),
+    errors.RulesFileError("rules.yaml", ("line 1: is no YAML",)),
+    errors.ReceiverUnavailableError("example.com", "503"),
+    errors.ReceiverRefusedError("example.com", 429, "busy", 30.0),
 ]
 
 

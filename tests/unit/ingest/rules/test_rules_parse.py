@@ -118,7 +118,7 @@ def test_a_mistake_is_told_with_its_place(text: str, told: str) -> None:
 def test_all_mistakes_are_told_at_once() -> None:
     """In the order of their lines, as a compiler does."""
     with pytest.raises(RulesFileError) as raised:
-        parse_rules(RULE + "    threshold: {above: x}\n    severity: y\n    forr: 5m\n")
+        parse_rules(RULE + "    threshold: {above: x}\n    severity: y\n    unknown: 5m\n")
 
     assert [problem.split(":")[0] for problem in raised.value.problems] == ["line 4", "line 5", "line 6"]
 
