@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints
 
 from cluster.clock import SystemClock
 from ingest.notify.outbox import dead_letters, replay
+from serve_apps import audit
 from serve_apps.api.border import ApiRoute, Body, Cursor, Limit, tenant_of
 from serve_apps.auth import Identity, Role
 from serve_apps.authorisation import require
@@ -49,4 +50,6 @@ async def replay_dead(
     """Send messages that were given up once more; those that are not stay as they are."""
     if tenant_of(identity) is not None:
         raise HTTPException(404, "messages to the outside are the floor's")
-    return {"replayed": await asyncio.to_thread(replay, deps_of(request).engine, SystemClock(), body.ids)}
+    replayed = await asyncio.to_thread(replay, deps_of(request).engine, SystemClock(), body.ids)
+    audit.record(request, identity, "notifications replay", replayed=replayed)
+    return {"replayed": replayed}
