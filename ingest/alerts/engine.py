@@ -251,6 +251,7 @@ def _device_report(alert: DeviceAlert) -> _Report:
         value=alert.value,
         threshold=alert.threshold,
         recorded_at=alert.recorded_at,
+        details=alert.details,
     )
     return _Report(
         tenant=alert.tenant,
