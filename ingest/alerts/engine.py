@@ -7,16 +7,19 @@ that is brought again changes nothing. Synchronous: call it off the event loop.
 """
 
 import hashlib
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from sqlalchemy import Connection, Engine, select, tuple_
+from sqlalchemy import Connection, Engine, bindparam, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from cluster.clock import Clock
 from cluster.ids import new_id
 from cluster.store import read_transaction, write_transaction
-from ingest.alerts.ledger import CHUNK, Ledger
+from ingest.alerts.ledger import CHUNK, Ledger, Told, refs_of
 from ingest.alerts.lifecycle import Sighting, cleared, is_by_another_model, is_over, raised, seen_again, went_stale
 from ingest.alerts.model import Alert, Condition, EventRef, Evidence, Handling, SourceKind
 from ingest.alerts.tables import alerts
@@ -31,8 +34,22 @@ DETECTOR_RULE = "anomaly"
 MAX_ATTEMPTS = 4
 """Tries of a transaction whose alerts others change at the same time (PostgreSQL only: SQLite serialises writers)."""
 TITLE_CHARS = 256
+RECENT_ALERTS = 4096
+"""Alerts that an engine remembers as it left them, so that a repetition need not be looked up."""
 
 Step = Callable[[Ledger, Connection], None]
+
+
+class Outbox(Protocol):
+    """Who tells of what an engine commits, in its process; the table holds it for all others."""
+
+    def write_marks(self, connection: Connection) -> None:
+        """Mark, in a transaction that is about to be committed, the events that the dashboards have."""
+        ...
+
+    def tell(self, events: Sequence[Told]) -> None:
+        """Take events that were just committed, without waiting for anybody."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +86,14 @@ class _Report:
 class AlertEngine:
     """Writes what sources report."""
 
-    def __init__(self, engine: Engine, clock: Clock, settings: AlertSettings | None = None) -> None:
+    def __init__(
+        self, engine: Engine, clock: Clock, settings: AlertSettings | None = None, outbox: Outbox | None = None
+    ) -> None:
         self._engine = engine
         self._clock = clock
         self._settings = settings or AlertSettings()
+        self._outbox = outbox
+        self._recent = _RecentAlerts()
 
     def raise_device_alerts(
         self, alerts: Sequence[DeviceAlert], connection: Connection | None = None
@@ -120,7 +141,7 @@ class AlertEngine:
                 if change is not None:
                     ledger.add(change, recorded_at=now)
 
-        return in_ledger(self._engine, connection, step)
+        return in_ledger(self._engine, connection, step, self._outbox)
 
     def firing_series(self) -> dict[SeriesKey, tuple[float, float]]:
         """Return which series a detector has firing alerts for, with start and score, for its restart."""
@@ -138,13 +159,45 @@ class AlertEngine:
     def _write(self, reports: Sequence[_Report], connection: Connection | None) -> list[EventRef]:
         if not reports:
             return []
+        # Nearly always nobody else changed these alerts, and no report came before. What always
+        # writes can be written in that hope: version, occurrence and reading key refuse it otherwise.
+        if connection is None and all(report.change is Change.RAISE for report in reports):
+            try:
+                return self._write_hopefully(reports)
+            except (AlertConflictError, IntegrityError):
+                self._recent.forget(report.fingerprint for report in reports)
 
-        return in_ledger(self._engine, connection, lambda ledger, joined: self._apply(ledger, joined, reports))
+        return in_ledger(
+            self._engine, connection, lambda ledger, joined: self._apply_carefully(ledger, joined, reports), self._outbox
+        )
 
-    def _apply(self, ledger: Ledger, connection: Connection, reports: Sequence[_Report]) -> None:
+    def _write_hopefully(self, reports: Sequence[_Report]) -> list[EventRef]:
+        left: dict[str, Alert] = {}
+
+        def step(ledger: Ledger, connection: Connection) -> None:
+            wanted = {report.fingerprint for report in reports}
+            left.update(self._recent.of(wanted))
+            ledger.adopt(left.values())
+            left.update(ledger.latest(wanted - left.keys()))
+            self._apply(ledger, connection, reports, set(), left)
+
+        refs = _commit(self._engine, step, self._outbox)
+        self._recent.keep(left)
+        return refs
+
+    def _apply_carefully(self, ledger: Ledger, connection: Connection, reports: Sequence[_Report]) -> None:
         known = ledger.known_reading_keys(report.reading_key for report in reports if report.reading_key)
-        latest = ledger.latest(report.fingerprint for report in reports)
-        owners = _owners(connection, {(report.tenant, report.device_id) for report in reports})
+        self._apply(ledger, connection, reports, known, ledger.latest(report.fingerprint for report in reports))
+
+    def _apply(
+        self,
+        ledger: Ledger,
+        connection: Connection,
+        reports: Sequence[_Report],
+        known: set[str],
+        latest: dict[str, Alert],
+    ) -> None:
+        owners = _Owners(connection, reports)
         now = self._clock.time_s()
         for report in reports:
             if report.reading_key in known:
@@ -160,7 +213,7 @@ class AlertEngine:
         ledger: Ledger,
         report: _Report,
         alert: Alert | None,
-        owners: dict[tuple[str, str], DeviceEntry],
+        owners: "_Owners",
         now: float,
     ) -> Alert | None:
         sighting = report.sighting
@@ -200,26 +253,43 @@ class AlertEngine:
         return ledger.add(change, recorded_at=now, reading_key=report.reading_key, evidence=evidence)
 
 
-def in_ledger(engine: Engine, connection: Connection | None, step: Step) -> list[EventRef]:
+def in_ledger(
+    engine: Engine, connection: Connection | None, step: Step, outbox: Outbox | None = None
+) -> list[EventRef]:
     """Run ``step`` on a ledger and write it, again from the start while others are in the way.
+
+    Args:
+        engine: where to begin a transaction.
+        connection: a transaction of the caller's to join; its events are left to the table.
+        step: what to do.
+        outbox: hears of the events once they are committed.
 
     Raises:
         AlertConflictError: after ``MAX_ATTEMPTS``; with a connection of the caller's: at once.
         sqlalchemy.exc.IntegrityError: the same, from a connection of the caller's.
     """
     if connection is not None:
-        return _run(connection, step)
+        return refs_of(_run(connection, step))
     conflict: Exception | None = None
     for _ in range(MAX_ATTEMPTS):
         try:
-            with write_transaction(engine) as own:
-                return _run(own, step)
+            return _commit(engine, step, outbox)
         except (AlertConflictError, IntegrityError) as error:
             conflict = error
     raise AlertConflictError(MAX_ATTEMPTS) from conflict
 
 
-def _run(connection: Connection, step: Step) -> list[EventRef]:
+def _commit(engine: Engine, step: Step, outbox: Outbox | None) -> list[EventRef]:
+    with write_transaction(engine) as own:
+        events = _run(own, step)
+        if outbox is not None:
+            outbox.write_marks(own)
+    if outbox is not None:
+        outbox.tell(events)
+    return refs_of(events)
+
+
+def _run(connection: Connection, step: Step) -> list[Told]:
     ledger = Ledger(connection)
     step(ledger, connection)
     return ledger.flush()
@@ -299,9 +369,9 @@ def _detector_report(decision: Decision) -> _Report:
     )
 
 
-def _begin(report: _Report, last: Alert | None, owners: dict[tuple[str, str], DeviceEntry]) -> Alert:
+def _begin(report: _Report, last: Alert | None, owners: "_Owners") -> Alert:
     sighting = report.sighting
-    owner = owners.get((report.tenant, report.device_id))
+    owner = owners.of(report)
     return Alert(
         id=new_id(),
         tenant=report.tenant,
@@ -332,14 +402,51 @@ def _begin(report: _Report, last: Alert | None, owners: dict[tuple[str, str], De
     )
 
 
-def _owners(connection: Connection, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], DeviceEntry]:
-    """Return the directory's entries: who must hear of a device's alerts."""
-    found: dict[tuple[str, str], DeviceEntry] = {}
-    for part in _parts(sorted(wanted)):
-        query = select(devices.c.tenant, devices.c.device, devices.c.client_id, devices.c.site, devices.c.supervisor_id)
-        for row in connection.execute(query.where(tuple_(devices.c.tenant, devices.c.device).in_(part))):
-            found[row.tenant, row.device] = DeviceEntry(**row._mapping)
-    return found
+class _RecentAlerts:
+    """The latest occurrence of problems as this process left it; those used longest ago go first. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._alerts: OrderedDict[str, Alert] = OrderedDict()
+
+    def of(self, fingerprints: Iterable[str]) -> dict[str, Alert]:
+        with self._lock:
+            return {one: self._alerts[one] for one in fingerprints if one in self._alerts}
+
+    def keep(self, left: dict[str, Alert]) -> None:
+        with self._lock:
+            for one, alert in left.items():
+                self._alerts[one] = alert
+                self._alerts.move_to_end(one)
+            while len(self._alerts) > RECENT_ALERTS:
+                self._alerts.popitem(last=False)
+
+    def forget(self, fingerprints: Iterable[str]) -> None:
+        with self._lock:
+            for one in fingerprints:
+                self._alerts.pop(one, None)
+
+
+class _Owners:
+    """Who must hear of the devices of some reports; asked of the directory only when an alert begins."""
+
+    def __init__(self, connection: Connection, reports: Sequence[_Report]) -> None:
+        self._connection = connection
+        self._reports = reports
+        self._found: dict[tuple[str, str], DeviceEntry] | None = None
+
+    def of(self, report: _Report) -> DeviceEntry | None:
+        if self._found is None:
+            self._found = {}
+            for part in _parts(sorted({(one.tenant, one.device_id) for one in self._reports})):
+                for row in self._connection.execute(_OWNERS, {"pairs": part}):
+                    self._found[row.tenant, row.device] = DeviceEntry(**row._mapping)
+        return self._found.get((report.tenant, report.device_id))
+
+
+_OWNERS = select(
+    devices.c.tenant, devices.c.device, devices.c.client_id, devices.c.site, devices.c.supervisor_id
+).where(tuple_(devices.c.tenant, devices.c.device).in_(bindparam("pairs", expanding=True)))
 
 
 def _parts(pairs: list[tuple[str, str]]) -> Iterable[list[tuple[str, str]]]:

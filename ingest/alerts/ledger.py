@@ -9,9 +9,10 @@ with ``AlertConflictError`` or an integrity error, and the caller starts over.
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, Update, bindparam, func, insert, select, update
 
 from cluster.ids import new_id
 from ingest.alerts.lifecycle import Change, status
@@ -38,6 +39,25 @@ EVENT_FIELDS = tuple(field.name for field in fields(AlertEvent))
 ALERT_COLUMNS = tuple(alerts.c[name] for name in ALERT_FIELDS)
 EVENT_COLUMNS = tuple(alert_events.c[name] for name in EVENT_FIELDS)
 
+# Statements are made once: building one costs several times what carrying it out does.
+_newest = (
+    select(alerts.c.fingerprint, func.max(alerts.c.occurrence).label("occurrence"))
+    .where(alerts.c.fingerprint.in_(bindparam("fingerprints", expanding=True)))
+    .group_by(alerts.c.fingerprint)
+    .subquery()
+)
+_LATEST = select(*ALERT_COLUMNS).join(
+    _newest, (alerts.c.fingerprint == _newest.c.fingerprint) & (alerts.c.occurrence == _newest.c.occurrence)
+)
+_KNOWN_KEYS = select(alert_events.c.reading_key).where(
+    alert_events.c.reading_key.in_(bindparam("keys", expanding=True))
+)
+_INSERT_ALERTS = insert(alerts)
+_INSERT_EVENTS = insert(alert_events)
+
+Told = tuple[AlertEvent, Alert]
+"""An event, and its alert as the event left it."""
+
 
 class Ledger:
     """Alerts as one transaction sees and changes them."""
@@ -48,7 +68,7 @@ class Ledger:
         self._stored: dict[str, Alert] = {}
         self._created: set[str] = set()
         self._evidence: dict[str, Evidence] = {}
-        self._events: list[dict[str, Any]] = []
+        self._events: list[Told] = []
 
     def by_ids(self, ids: Sequence[str]) -> dict[str, Alert]:
         """Load alerts; ids that do not exist are missing in the answer."""
@@ -58,21 +78,15 @@ class Ledger:
         """Load the latest occurrence of each problem that ever occurred."""
         found: dict[str, Alert] = {}
         for part in _chunks(sorted(set(fingerprints))):
-            newest = (
-                select(alerts.c.fingerprint, func.max(alerts.c.occurrence).label("occurrence"))
-                .where(alerts.c.fingerprint.in_(part))
-                .group_by(alerts.c.fingerprint)
-                .subquery()
-            )
-            rows = self._connection.execute(
-                select(*ALERT_COLUMNS).join(
-                    newest,
-                    (alerts.c.fingerprint == newest.c.fingerprint) & (alerts.c.occurrence == newest.c.occurrence),
-                )
-            )
-            for alert in self._remember(rows):
+            for alert in self._remember(self._connection.execute(_LATEST, {"fingerprints": part})):
                 found[alert.fingerprint] = alert
         return found
+
+    def adopt(self, recent: Iterable[Alert]) -> None:
+        """Take alerts for loaded that were current a moment ago; if one is not any more, ``flush`` fails."""
+        for alert in recent:
+            self._current.setdefault(alert.id, alert)
+            self._stored.setdefault(alert.id, alert)
 
     def firing_of(self, tenant: str, device_id: str, metric: str | None = None) -> list[Alert]:
         """Load the firing alerts of a device, or of one of its metrics."""
@@ -87,8 +101,7 @@ class Ledger:
         """Return which of these readings have already had their effect."""
         found: set[str] = set()
         for part in _chunks(sorted(set(keys))):
-            query = select(alert_events.c.reading_key).where(alert_events.c.reading_key.in_(part))
-            found.update(self._connection.scalars(query).all())
+            found.update(self._connection.scalars(_KNOWN_KEYS, {"keys": part}).all())
         return found
 
     def alerts_of_request(self, request_id: str) -> set[str]:
@@ -120,26 +133,24 @@ class Ledger:
         self._current[after.id] = after
         if evidence is not None:
             self._evidence[after.id] = evidence
-        self._events.append(
-            {
-                "id": new_id(),
-                "alert_id": after.id,
-                "seq": after.version,
-                "at": recorded_at,
-                "actor": change.actor,
-                "action": change.action.value,
-                "from_": None if change.before is None else status(change.before),
-                "to": status(after),
-                "reason": change.reason,
-                "request_id": request_id,
-                "reading_key": reading_key,
-                "data": dict(change.data),
-                "broadcast_at": None,
-            }
+        event = AlertEvent(
+            id=new_id(),
+            alert_id=after.id,
+            seq=after.version,
+            at=recorded_at,
+            actor=change.actor,
+            action=change.action,
+            from_=None if change.before is None else status(change.before),
+            to=status(after),
+            reason=change.reason,
+            request_id=request_id,
+            reading_key=reading_key,
+            data=change.data,
         )
+        self._events.append((event, after))
         return after
 
-    def flush(self) -> list[EventRef]:
+    def flush(self) -> list[Told]:
         """Write all changes and return their events, in order.
 
         Raises:
@@ -147,16 +158,15 @@ class Ledger:
             sqlalchemy.exc.IntegrityError: another transaction created the same occurrence, or
                 brought the same reading or request.
         """
-        changed = {event["alert_id"] for event in self._events}
+        changed = {event.alert_id for event, _ in self._events}
         created = [self._row(alert_id) for alert_id in sorted(changed & self._created)]
         if created:
-            self._connection.execute(insert(alerts), created)
+            self._connection.execute(_INSERT_ALERTS, created)
         self._update(sorted(changed - self._created))
         if self._events:
-            self._connection.execute(insert(alert_events), self._events)
-        refs = [EventRef(event["id"], event["alert_id"], Action(event["action"])) for event in self._events]
-        self._events = []
-        return refs
+            self._connection.execute(_INSERT_EVENTS, [_event_row(event) for event, _ in self._events])
+        events, self._events = self._events, []
+        return events
 
     def _update(self, alert_ids: list[str]) -> None:
         """Write what differs; alerts that changed in the same columns share one statement."""
@@ -170,17 +180,12 @@ class Ledger:
                 columns += ("evidence",)
             alike.setdefault(columns, []).append(alert_id)
         for columns, ids in alike.items():
-            statement = (
-                update(alerts)
-                .where(alerts.c.id == bindparam("of_id"), alerts.c.version == bindparam("of_version"))
-                .values({name: bindparam(f"new_{name}") for name in columns})
-            )
             parameters = [
                 {"of_id": alert_id, "of_version": self._stored[alert_id].version}
                 | {f"new_{name}": self._value(alert_id, name) for name in columns}
                 for alert_id in ids
             ]
-            if self._connection.execute(statement, parameters).rowcount != len(ids):
+            if self._connection.execute(_update_of(columns), parameters).rowcount != len(ids):
                 raise AlertConflictError(1)
 
     def _row(self, alert_id: str) -> dict[str, Any]:
@@ -211,6 +216,38 @@ class Ledger:
             loaded.append(self._current.setdefault(alert.id, alert))
             self._stored.setdefault(alert.id, alert)
         return loaded
+
+
+@lru_cache(maxsize=64)
+def _update_of(columns: tuple[str, ...]) -> Update:
+    return (
+        update(alerts)
+        .where(alerts.c.id == bindparam("of_id"), alerts.c.version == bindparam("of_version"))
+        .values({name: bindparam(f"new_{name}") for name in columns})
+    )
+
+
+def _event_row(event: AlertEvent) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "alert_id": event.alert_id,
+        "seq": event.seq,
+        "at": event.at,
+        "actor": event.actor,
+        "action": event.action.value,
+        "from_": event.from_,
+        "to": event.to,
+        "reason": event.reason,
+        "request_id": event.request_id,
+        "reading_key": event.reading_key,
+        "data": dict(event.data),
+        "broadcast_at": None,
+    }
+
+
+def refs_of(events: Iterable[Told]) -> list[EventRef]:
+    """Return the names of events."""
+    return [EventRef(event.id, event.alert_id, event.action) for event, _ in events]
 
 
 def alert_from_row(row: Row[Any]) -> Alert:
