@@ -45,8 +45,9 @@ class IngestActor:
             stream=TelemetryStream.open(settings.redis_url, load_section(TelemetrySettings)),
             settings=load_section(IngestSettings),
             mqtt=load_section(MqttSettings),
-            on_alerts=self._relay.wake,
+            on_alerts=_nothing,
             on_tick=StatusBroadcast(self._broadcaster).on_tick,
+            outbox=self._relay,
         )
         self._relay.start()
         self._service.start()
@@ -69,6 +70,10 @@ class IngestActor:
         self._service.stop()
         self._relay.close()
         self._broadcaster.flush(1.0)
+
+
+def _nothing() -> None:
+    """The relay was told already."""
 
 
 def get_or_create_ingest(settings: Settings) -> Any:

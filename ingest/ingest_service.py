@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from cluster.clock import SystemClock
 from ingest import metrics
-from ingest.alerts.engine import AlertEngine
+from ingest.alerts.engine import AlertEngine, Outbox
 from ingest.dead_letter import DeadLetter, DeadLetterStore
 from ingest.decoder import ClockTolerance
 from ingest.delivery import Delivery
@@ -119,10 +119,12 @@ class IngestService:
         mqtt: MqttSettings,
         on_alerts: Callable[[], None],
         on_tick: Callable[[IngestStatus], None],
+        outbox: Outbox | None = None,
     ) -> None:
         """Wire the parts.
 
         Args:
+            outbox: hears of the events of alerts as soon as they are committed.
             on_alerts: called after alerts were committed; must not wait.
             on_tick: called with the status once per ``settings.tick_s``; must not wait.
         """
@@ -131,7 +133,7 @@ class IngestService:
         self._settings = settings
         self._stream = stream
         self._pipeline = Pipeline(tree, ClockTolerance(future_s=settings.future_s, late_s=settings.late_s))
-        self._alerts = AlertEngine(engine, clock)
+        self._alerts = AlertEngine(engine, clock, outbox=outbox)
         self._letters = DeadLetterStore(engine, source=mqtt.client_id)
         self._directory = DeviceDirectory(engine)
         self._on_alerts = on_alerts

@@ -167,9 +167,11 @@ class AlertEngine:
             except (AlertConflictError, IntegrityError):
                 self._recent.forget(report.fingerprint for report in reports)
 
-        return in_ledger(
-            self._engine, connection, lambda ledger, joined: self._apply_carefully(ledger, joined, reports), self._outbox
-        )
+        def step(ledger: Ledger, joined: Connection) -> None:
+            known = ledger.known_reading_keys(report.reading_key for report in reports if report.reading_key)
+            self._apply(ledger, joined, reports, known, ledger.latest(report.fingerprint for report in reports))
+
+        return in_ledger(self._engine, connection, step, self._outbox)
 
     def _write_hopefully(self, reports: Sequence[_Report]) -> list[EventRef]:
         left: dict[str, Alert] = {}
@@ -184,10 +186,6 @@ class AlertEngine:
         refs = _commit(self._engine, step, self._outbox)
         self._recent.keep(left)
         return refs
-
-    def _apply_carefully(self, ledger: Ledger, connection: Connection, reports: Sequence[_Report]) -> None:
-        known = ledger.known_reading_keys(report.reading_key for report in reports if report.reading_key)
-        self._apply(ledger, connection, reports, known, ledger.latest(report.fingerprint for report in reports))
 
     def _apply(
         self,
