@@ -6,12 +6,14 @@ transaction is BEGIN IMMEDIATE, because a deferred one that reads first fails wi
 "database is locked" as soon as two processes write.
 """
 
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import orjson
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import make_url
 
@@ -34,9 +36,11 @@ def open_engine(url: str) -> Engine:
     SQLite gets WAL, ``synchronous=FULL`` (a commit has reached the disk when it returns)
     and a busy time-out; other databases keep their own defaults.
     """
+    codec: dict[str, Any] = {"json_serializer": _to_json, "json_deserializer": orjson.loads}
     if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, pool_timeout=10)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
+        return create_engine(url, pool_pre_ping=True, pool_timeout=10, **codec)
+    arguments = {"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False}
+    engine = create_engine(url, connect_args=arguments, **codec)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_deferred)
     return engine
@@ -54,6 +58,13 @@ def read_transaction(engine: Engine) -> Iterator[Connection]:
     """Open a transaction that only reads: a consistent view, no lock held against writers."""
     with engine.connect() as connection, connection.begin():
         yield connection
+
+
+def _to_json(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # a number beyond 64 bits, a key that is no text
+        return json.dumps(value)
 
 
 def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:

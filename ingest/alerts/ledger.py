@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from enum import StrEnum
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Row, Update, bindparam, func, insert, select, update
@@ -35,6 +36,7 @@ CHUNK = 500
 """Values of one IN list: far below SQLite's limit of bound parameters."""
 
 ALERT_FIELDS = tuple(field.name for field in fields(Alert))
+ENUM_FIELDS = ("source_kind", "severity", "condition", "handling", "verdict")
 EVENT_FIELDS = tuple(field.name for field in fields(AlertEvent))
 ALERT_COLUMNS = tuple(alerts.c[name] for name in ALERT_FIELDS)
 EVENT_COLUMNS = tuple(alert_events.c[name] for name in EVENT_FIELDS)
@@ -54,6 +56,8 @@ _KNOWN_KEYS = select(alert_events.c.reading_key).where(
 )
 _INSERT_ALERTS = insert(alerts)
 _INSERT_EVENTS = insert(alert_events)
+
+_values_of = attrgetter(*ALERT_FIELDS)
 
 Told = tuple[AlertEvent, Alert]
 """An event, and its alert as the event left it."""
@@ -159,7 +163,10 @@ class Ledger:
                 brought the same reading or request.
         """
         changed = {event.alert_id for event, _ in self._events}
-        created = [self._row(alert_id) for alert_id in sorted(changed & self._created)]
+        created = [
+            _alert_row(self._current[alert_id], self._evidence.get(alert_id))
+            for alert_id in sorted(changed & self._created)
+        ]
         if created:
             self._connection.execute(_INSERT_ALERTS, created)
         self._update(sorted(changed - self._created))
@@ -187,9 +194,6 @@ class Ledger:
             ]
             if self._connection.execute(_update_of(columns), parameters).rowcount != len(ids):
                 raise AlertConflictError(1)
-
-    def _row(self, alert_id: str) -> dict[str, Any]:
-        return {name: self._value(alert_id, name) for name in (*ALERT_FIELDS, "severity_rank", "evidence")}
 
     def _value(self, alert_id: str, column: str) -> Any:
         alert = self._current[alert_id]
@@ -227,6 +231,17 @@ def _update_of(columns: tuple[str, ...]) -> Update:
     )
 
 
+def _alert_row(alert: Alert, evidence: Evidence | None) -> dict[str, Any]:
+    row = dict(zip(ALERT_FIELDS, _values_of(alert), strict=True))
+    # Enums as their text: drivers other than sqlite3 refuse str subclasses.
+    for name in ENUM_FIELDS:
+        if row[name] is not None:
+            row[name] = str(row[name])
+    row["severity_rank"] = alert.severity.rank
+    row["evidence"] = None if evidence is None else evidence.to_json()
+    return row
+
+
 def _event_row(event: AlertEvent) -> dict[str, Any]:
     return {
         "id": event.id,
@@ -234,7 +249,7 @@ def _event_row(event: AlertEvent) -> dict[str, Any]:
         "seq": event.seq,
         "at": event.at,
         "actor": event.actor,
-        "action": event.action.value,
+        "action": str(event.action),
         "from_": event.from_,
         "to": event.to,
         "reason": event.reason,

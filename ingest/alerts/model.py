@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 JsonObject = dict[str, Any]
@@ -241,8 +242,9 @@ def event_to_json(event: AlertEvent) -> JsonObject:
     }
 
 
+@lru_cache(maxsize=1024)
 def iso(at: float | None) -> str | None:
     """Return ``at`` as ISO-8601 UTC with milliseconds and a Z; None stays None."""
     if at is None:
         return None
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

@@ -48,7 +48,7 @@ BATCH = 100
 """Events of one call of the hub; each has two to four messages."""
 BATCH_BYTES = 49_152
 """Payload that leaves together on the line."""
-MAX_WAITING = 2048
+MAX_WAITING = 8192
 """Events that wait for room on the line; later ones are left to the table."""
 
 _MARK = (
@@ -185,7 +185,7 @@ class Relay:
         self._mark_confirmed(MARK_S)
         now_s = time.monotonic()
         was_woken = self._woken.is_set()
-        if was_woken or now_s >= self._sweep_at_s:
+        if was_woken or (now_s >= self._sweep_at_s and not self._waiting):
             self._woken.clear()
             self._sweep_at_s = now_s + SWEEP_S
             min_age_s = 0.0 if was_woken or self._is_failing else SWEEP_GRACE_S
@@ -203,7 +203,7 @@ class Relay:
     def _pause_s(self) -> float:
         if self._woken.is_set():
             return 0.0
-        until_s = self._sweep_at_s
+        until_s = time.monotonic() + SWEEP_S if self._waiting else self._sweep_at_s
         if self._confirmed:
             until_s = min(until_s, self._confirmed_at_s + MARK_S)
         return max(0.0, until_s - time.monotonic())
