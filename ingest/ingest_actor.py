@@ -9,6 +9,7 @@ import dataclasses
 import gc
 import logging
 import os
+import sys
 from typing import Any
 
 from cluster import names
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 READY_S = 10.0
 COLLECT_AFTER = 10_000
 """New objects between two looks of the garbage collector."""
+SWITCH_S = 0.001
+"""After so long a thread lets another one have its turn; Python's own 5 ms an alert would wait several times."""
 CALLS_AT_ONCE = 4
 """``status`` and ``ready`` must answer while another call waits."""
 
@@ -58,6 +61,8 @@ class IngestActor:
         # An alert makes some twenty objects that live as long as their batch: looked at every 700 of them,
         # the collector took an eighth of the time of an alert.
         gc.set_threshold(COLLECT_AFTER)
+        # An alert goes from the network's thread to its lane's and to the relay's.
+        sys.setswitchinterval(SWITCH_S)
 
     def ready(self) -> bool:
         """Return once the broker keeps messages for us, or False when it is away; ingest goes on trying.

@@ -3,7 +3,7 @@
 Any thread sends; one thread hears. Keeps no event that it could not send and repeats
 nothing, because the table holds them all. Invariants: batches reach the hub in the order of
 ``send``; an event is named by ``hear`` only after the hub confirmed all its messages; and
-``send`` never waits for the hub: what does not fit into the socket at once is left out.
+``send`` does not wait for a confirmation: what there is no room for is left out.
 """
 
 import logging
@@ -23,10 +23,10 @@ from realtime.publication import Draft
 logger = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S = 2.0
-SEND_TIMEOUT_S = 1.0
-"""Never reached while the bytes under way fit into the socket; after it the line is given up."""
-MAX_UNDER_WAY_BYTES = 131_072
-"""Payload sent and not confirmed: less than what the socket holds, so that no ``send`` waits."""
+SEND_TIMEOUT_S = 0.25
+"""Longest wait of a ``send`` for the hub to read what is under way; after it the line is given up."""
+MAX_UNDER_WAY_BYTES = 524_288
+"""Payload sent and not confirmed. A socket holds some 200 kB, and the hub reads faster than it confirms."""
 
 
 @dataclass(slots=True)

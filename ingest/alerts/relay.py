@@ -66,6 +66,7 @@ class Relay:
         self._hub = hub
         self._clock = clock or SystemClock()
         self._line = HubLine(hub)
+        self._wants_line = False  # somebody commits events in this process
         self._lock = threading.Lock()  # over what waits, and the order in which it leaves
         self._waiting: deque[Told] = deque()
         self._own: set[str] = set()  # told, and not marked yet: no sweep need publish them
@@ -104,18 +105,17 @@ class Relay:
 
     def tell(self, events: Sequence[Told]) -> None:
         """Publish events that were just committed, without waiting for the hub; see ``engine.Outbox``."""
-        with self._lock:
-            self._written.clear()
-            if self._is_failing or self._line.fileno is None:
-                self._woken.set()
-            else:
-                events = events[: MAX_WAITING - len(self._waiting)]
-                self._waiting.extend(events)
-                self._own.update(event.id for event, _ in events)
-                if len(self._waiting) == len(events):
-                    self._send_waiting()
-            must_ring = bool(self._waiting) or self._woken.is_set()
-        if must_ring:
+        self._wants_line = True
+        try:
+            with self._lock:
+                self._written.clear()
+                self._take(events)
+        except Exception:
+            # They are committed: whatever this is, their device gets its acknowledgement, and the table has them.
+            logger.exception("events of alerts cannot be told from memory, they are left to the table")
+            self._start_over()
+            self._woken.set()
+        if self._waiting or self._woken.is_set():
             self._ring()
 
     def write_marks(self, connection: Connection) -> None:
@@ -127,6 +127,17 @@ class Relay:
             self._confirmed.clear()
             ids = sorted(self._written)
         self._write_marks(connection, ids)
+
+    def _take(self, events: Sequence[Told]) -> None:
+        if self._is_failing or self._line.fileno is None:
+            self._woken.set()
+            return
+        is_first = not self._waiting
+        events = events[: MAX_WAITING - len(self._waiting)]
+        self._waiting.extend(events)
+        self._own.update(event.id for event, _ in events)
+        if is_first:
+            self._send_waiting()
 
     def _send_waiting(self) -> None:
         """Send what waits, as far as there is room on the line. Under the lock."""
@@ -191,7 +202,8 @@ class Relay:
             min_age_s = 0.0 if was_woken or self._is_failing else SWEEP_GRACE_S
             while self.publish_pending(min_age_s=min_age_s):
                 pass
-            self._line.open()
+            if self._wants_line:
+                self._line.open()
 
     def _finish(self) -> None:
         """Wait for the confirmations that are under way, and mark them."""
