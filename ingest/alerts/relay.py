@@ -202,7 +202,7 @@ class Relay:
             min_age_s = 0.0 if was_woken or self._is_failing else SWEEP_GRACE_S
             while self.publish_pending(min_age_s=min_age_s):
                 pass
-            if self._wants_line:
+            if self._wants_line and not self._closed.is_set():
                 self._line.open()
 
     def _finish(self) -> None:
