@@ -7,24 +7,23 @@ that is brought again changes nothing. Synchronous: call it off the event loop.
 """
 
 import hashlib
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sqlalchemy import Connection, Engine, bindparam, select, tuple_
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import IntegrityError
 
 from cluster.clock import Clock
 from cluster.ids import new_id
 from cluster.store import read_transaction, write_transaction
-from ingest.alerts.ledger import CHUNK, Ledger, Told, refs_of
+from ingest.alerts.ledger import Ledger, Told, refs_of
 from ingest.alerts.lifecycle import Sighting, cleared, is_by_another_model, is_over, raised, seen_again, went_stale
 from ingest.alerts.model import Alert, Condition, EventRef, Evidence, Handling, SourceKind
+from ingest.alerts.owners import Owners
+from ingest.alerts.recent_alerts import RecentAlerts
 from ingest.alerts.tables import alerts
 from ingest.detector import Decision
-from ingest.directory import DeviceEntry, devices
 from ingest.episode import Change
 from ingest.errors import AlertConflictError
 from ingest.payload import DeviceAlert
@@ -34,8 +33,6 @@ DETECTOR_RULE = "anomaly"
 MAX_ATTEMPTS = 4
 """Tries of a transaction whose alerts others change at the same time (PostgreSQL only: SQLite serialises writers)."""
 TITLE_CHARS = 256
-RECENT_ALERTS = 4096
-"""Alerts that an engine remembers as it left them, so that a repetition need not be looked up."""
 
 Step = Callable[[Ledger, Connection], None]
 
@@ -93,7 +90,7 @@ class AlertEngine:
         self._clock = clock
         self._settings = settings or AlertSettings()
         self._outbox = outbox
-        self._recent = _RecentAlerts()
+        self._recent = RecentAlerts()
 
     def raise_device_alerts(
         self, alerts: Sequence[DeviceAlert], connection: Connection | None = None
@@ -195,7 +192,7 @@ class AlertEngine:
         known: set[str],
         latest: dict[str, Alert],
     ) -> None:
-        owners = _Owners(connection, reports)
+        owners = Owners(connection, ((report.tenant, report.device_id) for report in reports))
         now = self._clock.time_s()
         for report in reports:
             if report.reading_key in known:
@@ -211,7 +208,7 @@ class AlertEngine:
         ledger: Ledger,
         report: _Report,
         alert: Alert | None,
-        owners: "_Owners",
+        owners: Owners,
         now: float,
     ) -> Alert | None:
         sighting = report.sighting
@@ -367,9 +364,9 @@ def _detector_report(decision: Decision) -> _Report:
     )
 
 
-def _begin(report: _Report, last: Alert | None, owners: "_Owners") -> Alert:
+def _begin(report: _Report, last: Alert | None, owners: Owners) -> Alert:
     sighting = report.sighting
-    owner = owners.of(report)
+    owner = owners.of(report.tenant, report.device_id)
     return Alert(
         id=new_id(),
         tenant=report.tenant,
@@ -398,54 +395,3 @@ def _begin(report: _Report, last: Alert | None, owners: "_Owners") -> Alert:
         recorded_at=sighting.recorded_at,
         version=1,
     )
-
-
-class _RecentAlerts:
-    """The latest occurrence of problems as this process left it; those used longest ago go first. Safe for threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._alerts: OrderedDict[str, Alert] = OrderedDict()
-
-    def of(self, fingerprints: Iterable[str]) -> dict[str, Alert]:
-        with self._lock:
-            return {one: self._alerts[one] for one in fingerprints if one in self._alerts}
-
-    def keep(self, left: dict[str, Alert]) -> None:
-        with self._lock:
-            for one, alert in left.items():
-                self._alerts[one] = alert
-                self._alerts.move_to_end(one)
-            while len(self._alerts) > RECENT_ALERTS:
-                self._alerts.popitem(last=False)
-
-    def forget(self, fingerprints: Iterable[str]) -> None:
-        with self._lock:
-            for one in fingerprints:
-                self._alerts.pop(one, None)
-
-
-class _Owners:
-    """Who must hear of the devices of some reports; asked of the directory only when an alert begins."""
-
-    def __init__(self, connection: Connection, reports: Sequence[_Report]) -> None:
-        self._connection = connection
-        self._reports = reports
-        self._found: dict[tuple[str, str], DeviceEntry] | None = None
-
-    def of(self, report: _Report) -> DeviceEntry | None:
-        if self._found is None:
-            self._found = {}
-            for part in _parts(sorted({(one.tenant, one.device_id) for one in self._reports})):
-                for row in self._connection.execute(_OWNERS, {"pairs": part}):
-                    self._found[row.tenant, row.device] = DeviceEntry(**row._mapping)
-        return self._found.get((report.tenant, report.device_id))
-
-
-_OWNERS = select(
-    devices.c.tenant, devices.c.device, devices.c.client_id, devices.c.site, devices.c.supervisor_id
-).where(tuple_(devices.c.tenant, devices.c.device).in_(bindparam("pairs", expanding=True)))
-
-
-def _parts(pairs: list[tuple[str, str]]) -> Iterable[list[tuple[str, str]]]:
-    return (pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK))
