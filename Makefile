@@ -60,8 +60,9 @@ bench: $(DEV_STAMP) ## Our figures, one JSON line a bench
 	  name=$$(basename $$file .py); echo "== $$name"; python -m bench.$$name --json; \
 	done
 
-bench-peers: .venv-peers/.stamp ## Ours beside other systems: PEERS=folder of the peers' benchmark, WORK=w1 [PEER="a b"] [OUT=file]
-	@. .venv-peers/bin/activate; python $(PEERS)/bench.py $(WORK) --adapter bench/peers_adapter.py:Watchfloor \
+bench-peers: .venv-peers/.stamp ## Ours beside other systems: PEERS=folder of the peers' benchmark, WORK=w1|w2 [PEER="a b"] [OUT=file]
+	@. .venv-peers/bin/activate; python $(PEERS)/bench.py $(WORK) \
+	  $(foreach kind,Watchfloor WatchfloorMqtt WatchfloorMosquitto,--adapter bench/peers_adapter.py:$(kind)) \
 	  $(foreach peer,$(PEER),--peer $(peer)) $(if $(OUT),--out $(OUT))
 
 # Both sides in one environment: the peers' packages are installed, ours are borrowed from .venv behind them.

@@ -15,6 +15,8 @@ TIME_CHARS = 10
 RANDOM_BITS = 80
 LENGTH = 26
 
+_PAIRS = tuple(first + second for first in ALPHABET for second in ALPHABET)
+_SHIFTS = tuple(range(5 * LENGTH - 10, -1, -10))
 _lock = threading.Lock()
 _last = 0
 
@@ -34,8 +36,5 @@ def first_id_at(time_s: float) -> str:
 
 
 def _encode(value: int) -> str:
-    chars = []
-    for _ in range(LENGTH):
-        chars.append(ALPHABET[value & 31])
-        value >>= 5
-    return "".join(reversed(chars))
+    # Two characters at a time: an alert is given several ids.
+    return "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])

@@ -22,7 +22,7 @@ GRACE_S = 2.0
 RV = TypeVar("RV")
 
 
-def open_postgres(url: str, *, statement_timeout_s: float) -> Engine:
+def open_postgres(url: str, *, statement_timeout_s: float, **more: Any) -> Engine:
     """Return an engine whose connections give up in time; see ``cluster.store`` for what a transaction sees."""
     server_side = {
         "statement_timeout": statement_timeout_s,
@@ -35,6 +35,7 @@ def open_postgres(url: str, *, statement_timeout_s: float) -> Engine:
         pool_pre_ping=True,
         pool_timeout=10,
         isolation_level="REPEATABLE READ",
+        **more,
         connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "options": options, "application_name": "watchfloor"},
     )
 

@@ -8,6 +8,7 @@ REPEATABLE READ, so of two that read a row and then write it the second one fail
 never overwrites what it has not seen. ``in_write`` begins such a one again.
 """
 
+import json
 import random
 import sqlite3
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
+import orjson
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
@@ -50,11 +52,13 @@ def open_engine(url: str, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -
     SQLite gets WAL, ``synchronous=FULL`` (a commit has reached the disk when it returns)
     and a busy time-out; PostgreSQL gets a limit on every wait.
     """
+    codec: dict[str, Any] = {"json_serializer": _to_json, "json_deserializer": orjson.loads}
     if make_url(url).get_backend_name() != "sqlite":
         from cluster.postgres import open_postgres  # its driver takes 80 ms to load
 
-        return open_postgres(url, statement_timeout_s=statement_timeout_s)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
+        return open_postgres(url, statement_timeout_s=statement_timeout_s, **codec)
+    arguments = {"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False}
+    engine = create_engine(url, connect_args=arguments, **codec)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_deferred)
     return engine
@@ -104,6 +108,13 @@ def _guarded(engine: Engine) -> AbstractContextManager[object]:
     if engine.dialect.name == "sqlite":
         return nullcontext()  # a file is there or it is not, and says so at once
     return GuardedTransaction(engine)
+
+
+def _to_json(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # a number beyond 64 bits, a key that is no text
+        return json.dumps(value)
 
 
 def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:

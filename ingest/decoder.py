@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from ingest.alerts.model import Severity
 from ingest.payload import AckStatus, CommandAck, DeviceAlert, Flag, PayloadError, Reading, Reason, StateChange
-from ingest.strict_json import count_texts, load_object, reject_duplicate_keys
+from ingest.strict_json import count_texts, count_texts_within, load_object, reject_duplicate_keys
 from ingest.topics import Topic
 
 EARLIEST_S = 946_684_800.0
@@ -24,6 +26,8 @@ MAX_METRICS = 256
 MAX_LABELS = 32
 MAX_MESSAGE_CHARS = 2000
 MAX_LABEL_CHARS = 256
+MAX_DETAILS_BYTES = 4096
+"""As compact JSON: with the alert itself it must fit into a publication, and into the history of every repetition."""
 MAX_TIME_CHARS = 40
 KNOWN_NAMES_LIMIT = 10_000
 
@@ -31,7 +35,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _TELEMETRY_FIELDS = frozenset({"ts", "boot_id", "seq", "values", "recorded_at"})
 _ALERT_FIELDS = frozenset(
     {"ts", "boot_id", "seq", "alert_type", "severity", "message", "metric", "value", "threshold", "labels"}
-    | {"recorded_at"}
+    | {"details", "recorded_at"}
 )
 _STATE_FIELDS = frozenset({"online", "ts", "boot_id", "seq"})
 _ACK_FIELDS = frozenset({"command_id", "status", "detail", "ts", "boot_id", "seq"})
@@ -104,7 +108,11 @@ class Decoder:
         message = _free_text(_required(document, "message"), "message", MAX_MESSAGE_CHARS)
         metric = document.get("metric")
         labels = _labels(document.get("labels"))
-        reject_duplicate_keys(data, count_texts(document) + 2 * len(labels))
+        details = document.get("details")
+        num_texts = count_texts(document) + 2 * len(labels)
+        if details is not None:
+            num_texts += _check_details(details)
+        reject_duplicate_keys(data, num_texts)
         boot_id, seq, flags = _key(document)
         ts = self._device_time(document.get("ts"), received_at, flags)
         if qos == 0:
@@ -123,6 +131,7 @@ class Decoder:
             value=_optional_number(document, "value"),
             threshold=_optional_number(document, "threshold"),
             labels=labels,
+            details=details,
             recorded_at=_recorded_at(document),
             flags=tuple(flags),
         )
@@ -280,6 +289,17 @@ def _labels(value: Any) -> dict[str, str]:
     if len(value) > MAX_LABELS:
         raise PayloadError(Reason.BAD_VALUE, f"at most {MAX_LABELS} labels, got {len(value)}")
     return {_name(key, "a label's name"): _free_text(text, "a label", MAX_LABEL_CHARS) for key, text in value.items()}
+
+
+def _check_details(value: Any) -> int:
+    """Return the number of texts in an alert's details, which may say anything that JSON can, within bounds."""
+    if type(value) is not dict:
+        raise PayloadError(Reason.WRONG_TYPE, "details must be an object")
+    num_texts = count_texts_within(value)
+    num_bytes = len(orjson.dumps(value))
+    if num_bytes > MAX_DETAILS_BYTES:
+        raise PayloadError(Reason.BAD_VALUE, f"details must have at most {MAX_DETAILS_BYTES} bytes, got {num_bytes}")
+    return num_texts
 
 
 def _optional_number(document: Mapping[str, Any], field: str) -> float | None:

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from cluster.clock import SystemClock
 from ingest import metrics
-from ingest.alerts.engine import AlertEngine
+from ingest.alerts.engine import AlertEngine, Outbox
 from ingest.alerts.settings import AlertSettings
 from ingest.command_store import CommandStore
 from ingest.dead_letter import DeadLetter, DeadLetterStore
@@ -124,10 +124,12 @@ class IngestService:
         stores: StoreWatch | None = None,
         alerts: AlertSettings | None = None,
         on_answers: Callable[[], None] = lambda: None,
+        outbox: Outbox | None = None,
     ) -> None:
         """Wire the parts.
 
         Args:
+            outbox: hears of the events of alerts as soon as they are committed.
             on_alerts: called after alerts were committed; must not wait.
             on_tick: called with the status once per ``settings.tick_s``; must not wait.
             stores: says whether there is room for what comes, started and ended by the caller; None: there always is.
@@ -140,7 +142,7 @@ class IngestService:
         self._stream = stream
         self._stores = stores or StoreWatch([])
         self._pipeline = Pipeline(tree, ClockTolerance(future_s=settings.future_s, late_s=settings.late_s))
-        self._alerts = AlertEngine(engine, clock, alerts)
+        self._alerts = AlertEngine(engine, clock, alerts, outbox)
         self._letters = DeadLetterStore(engine, source=mqtt.client_id)
         self._directory = DeviceDirectory(engine)
         self._commands = CommandStore(engine, clock)

@@ -8,6 +8,7 @@ that the floor may order by.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import orjson
 
@@ -106,6 +107,8 @@ class DeviceAlert:
     value: float | None = None
     threshold: float | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    details: dict[str, Any] | None = None
+    """What else the device says, in its own words: kept in the history and told to the dashboards as it is."""
     recorded_at: str | None = None
     flags: tuple[str, ...] = ()
 

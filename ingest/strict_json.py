@@ -16,6 +16,8 @@ from ingest.payload import PayloadError, Reason
 UTF8_BOM = b"\xef\xbb\xbf"
 DEPTH_LIMIT = 32
 """Nesting that the slow parser looks at; orjson's own limit is 1024."""
+DETAILS_DEPTH = 8
+"""Nesting of what a device may say in its own words."""
 
 
 def load_object(data: bytes) -> dict[str, Any]:
@@ -57,6 +59,25 @@ def count_texts(document: Mapping[str, Any]) -> int:
         if type(value) is str:
             count += 1
     return count
+
+
+def count_texts_within(value: Any, depth: int = 1) -> int:
+    """Return the number of keys and text values of a value and of all that lies inside it.
+
+    Raises:
+        PayloadError: it is nested deeper than ``DETAILS_DEPTH``, or a text holds what a store refuses.
+    """
+    if depth > DETAILS_DEPTH:
+        raise PayloadError(Reason.TOO_DEEP, f"details may be nested {DETAILS_DEPTH} deep")
+    if type(value) is str:
+        if "\0" in value:
+            raise PayloadError(Reason.BAD_TEXT, "NUL in details")
+        return 1
+    if type(value) is dict:
+        return sum(count_texts_within(key, depth) + count_texts_within(one, depth + 1) for key, one in value.items())
+    if type(value) is list:
+        return sum(count_texts_within(one, depth + 1) for one in value)
+    return 0
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

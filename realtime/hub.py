@@ -84,9 +84,9 @@ class Hub:
         return positions
 
     def _known(self, draft: Draft, batch: str, index: int, now_s: float) -> StreamPosition | None:
-        if batch and (position := self._batches.get((batch, index), now_s)) is not None:
-            return position
-        return None if draft.key is None else self._keys.get((draft.channel, draft.key), now_s)
+        if draft.key is not None:  # it tells a repeated call, too
+            return self._keys.get((draft.channel, draft.key), now_s)
+        return self._batches.get((batch, index), now_s) if batch else None
 
     def _append(self, draft: Draft, batch: str, index: int, now_s: float, time_ms: int) -> StreamPosition:
         stream = self._stream(draft.channel)
@@ -111,10 +111,10 @@ class Hub:
 
     def _remember(self, entry: Entry, now_s: float) -> None:
         position = entry.publication.position
-        if entry.batch:
-            self._batches.put((entry.batch, entry.index), position, now_s)
         if entry.key is not None:
             self._keys.put((entry.publication.channel, entry.key), position, now_s)
+        elif entry.batch:
+            self._batches.put((entry.batch, entry.index), position, now_s)
 
     # -- reading -----------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ Pure state; the owner passes the time in. Invariant: within the bounds, a key yi
 position of its first use, and only that.
 """
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Hashable
 
 from realtime.publication import StreamPosition
@@ -16,7 +16,9 @@ class IdempotencyWindow:
     def __init__(self, size: int, ttl_s: float) -> None:
         self._size = size
         self._ttl_s = ttl_s
-        self._positions: OrderedDict[Hashable, tuple[float, StreamPosition]] = OrderedDict()
+        self._positions: dict[Hashable, tuple[float, StreamPosition]] = {}
+        # Apart from the dictionary, whose first key is the slower to find the more have left before it.
+        self._order: deque[tuple[float, Hashable]] = deque()
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -28,7 +30,11 @@ class IdempotencyWindow:
 
     def put(self, key: Hashable, position: StreamPosition, now_s: float) -> None:
         """Remember ``key``, forgetting others that are too old or too many."""
-        self._positions.pop(key, None)
-        self._positions[key] = (now_s + self._ttl_s, position)
-        while len(self._positions) > self._size or next(iter(self._positions.values()))[0] <= now_s:
-            self._positions.popitem(last=False)
+        until_s = now_s + self._ttl_s
+        self._positions[key] = (until_s, position)
+        self._order.append((until_s, key))
+        while len(self._order) > self._size or self._order[0][0] <= now_s:
+            until_s, oldest = self._order.popleft()
+            found = self._positions.get(oldest)
+            if found is not None and found[0] == until_s:  # else it was used again, and has a younger place
+                del self._positions[oldest]

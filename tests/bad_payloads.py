@@ -112,6 +112,13 @@ BAD_PAYLOADS = [
     BadPayload("alert-labels-list", alert(labels=["a"]), Reason.WRONG_TYPE, "alert"),
     BadPayload("alert-labels-nested", alert(labels={"a": {"b": "c"}}), Reason.WRONG_TYPE, "alert"),
     BadPayload("alert-labels-many", alert(labels={f"l{i}": "x" for i in range(33)}), Reason.BAD_VALUE, "alert"),
+    BadPayload("alert-details-list", alert(details=[1]), Reason.WRONG_TYPE, "alert"),
+    BadPayload("alert-details-long", alert(details={"a": "x" * 4100}), Reason.BAD_VALUE, "alert"),
+    BadPayload("alert-details-deep", alert(details={"a": [[[[[[[[1]]]]]]]]}), Reason.TOO_DEEP, "alert"),
+    BadPayload("alert-details-nul", alert(details={"a": ["\0"]}), Reason.BAD_TEXT, "alert"),
+    BadPayload(
+        "alert-details-twice", alert(details=7).replace(b":7", b':{"a":1,"a":2}'), Reason.DUPLICATE_KEY, "alert"
+    ),
     BadPayload("alert-extra", alert(id=1), Reason.UNKNOWN_FIELD, "alert"),
     BadPayload("alert-as-reading", alert(), Reason.UNKNOWN_FIELD, "telemetry"),
     BadPayload("reading-as-alert", telemetry(), Reason.UNKNOWN_FIELD, "alert"),

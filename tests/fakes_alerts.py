@@ -79,6 +79,9 @@ class FakeHub(HubClient):
             raise HubUnavailableError("publish", timeout_s, "reply lost")
         return [StreamPosition("fake", number) for number in range(len(drafts))]
 
+    def open_pipe(self, timeout_s: float) -> None:
+        """Offer no socket: it is not on this node."""
+
     def on(self, channel: str) -> list[Draft]:
         return [draft for (name, _), draft in self.published.items() if name == channel]
 

@@ -7,10 +7,11 @@ that is brought again changes nothing. Synchronous: call it off the event loop.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
-from sqlalchemy import Connection, Engine, select, tuple_
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import IntegrityError
 
 from cluster.clock import Clock
@@ -19,7 +20,7 @@ from cluster.store import in_write, read_transaction
 from ingest.alerts import lifecycle
 from ingest.alerts.active_silences import ActiveSilences
 from ingest.alerts.flapping import flapped, with_change
-from ingest.alerts.ledger import CHUNK, Ledger
+from ingest.alerts.ledger import Ledger, Told, refs_of
 from ingest.alerts.lifecycle import Sighting, cleared, is_by_another_model, is_over, raised, seen_again, went_stale
 from ingest.alerts.model import (
     Action,
@@ -32,11 +33,12 @@ from ingest.alerts.model import (
     Suppression,
     SuppressionKind,
 )
+from ingest.alerts.owners import Owners
+from ingest.alerts.recent_alerts import RecentAlerts
 from ingest.alerts.report import AlertReport
 from ingest.alerts.settings import AlertSettings
 from ingest.alerts.tables import alerts
 from ingest.detector import Decision
-from ingest.directory import DeviceEntry, devices
 from ingest.episode import Change
 from ingest.errors import AlertConflictError
 from ingest.payload import DeviceAlert
@@ -52,13 +54,29 @@ STATE_CHANGES = frozenset({Action.RAISED, Action.REOPENED, Action.CLEARED})
 Step = Callable[[Ledger, Connection], None]
 
 
+class Outbox(Protocol):
+    """Who tells of what an engine commits, in its process; the table holds it for all others."""
+
+    def write_marks(self, connection: Connection) -> None:
+        """Mark, in a transaction that is about to be committed, the events that the dashboards have."""
+        ...
+
+    def tell(self, events: Sequence[Told]) -> None:
+        """Take events that were just committed, without waiting for anybody."""
+        ...
+
+
 class AlertEngine:
     """Writes what sources report."""
 
-    def __init__(self, engine: Engine, clock: Clock, settings: AlertSettings | None = None) -> None:
+    def __init__(
+        self, engine: Engine, clock: Clock, settings: AlertSettings | None = None, outbox: Outbox | None = None
+    ) -> None:
         self._engine = engine
         self._clock = clock
         self._settings = settings or AlertSettings()
+        self._outbox = outbox
+        self._recent = RecentAlerts()
 
     def raise_device_alerts(
         self, alerts: Sequence[DeviceAlert], connection: Connection | None = None
@@ -116,7 +134,7 @@ class AlertEngine:
                 if change is not None and alert.source_kind is not SourceKind.HEARTBEAT:
                     ledger.add(change, recorded_at=now)
 
-        return in_ledger(self._engine, connection, step)
+        return in_ledger(self._engine, connection, step, self._outbox)
 
     def firing_series(self) -> dict[SeriesKey, tuple[float, float]]:
         """Return which series a detector has firing alerts for, with start and score, for its restart."""
@@ -134,13 +152,44 @@ class AlertEngine:
     def _write(self, reports: Sequence[AlertReport], connection: Connection | None) -> list[EventRef]:
         if not reports:
             return []
+        # Nearly always nobody else changed these alerts, and no report came before. What always
+        # writes can be written in that hope: version, occurrence and reading key refuse it otherwise.
+        if connection is None and all(report.change is Change.RAISE for report in reports):
+            try:
+                return self._write_hopefully(reports)
+            except (AlertConflictError, IntegrityError):
+                self._recent.forget(report.fingerprint for report in reports)
 
-        return in_ledger(self._engine, connection, lambda ledger, joined: self._apply(ledger, joined, reports))
+        def step(ledger: Ledger, joined: Connection) -> None:
+            known = ledger.known_reading_keys(report.reading_key for report in reports if report.reading_key)
+            self._apply(ledger, joined, reports, known, ledger.latest(report.fingerprint for report in reports))
 
-    def _apply(self, ledger: Ledger, connection: Connection, reports: Sequence[AlertReport]) -> None:
-        known = ledger.known_reading_keys(report.reading_key for report in reports if report.reading_key)
-        latest = ledger.latest(report.fingerprint for report in reports)
-        owners = _owners(connection, {(report.tenant, report.device_id) for report in reports})
+        return in_ledger(self._engine, connection, step, self._outbox)
+
+    def _write_hopefully(self, reports: Sequence[AlertReport]) -> list[EventRef]:
+        left: dict[str, Alert] = {}
+
+        def step(ledger: Ledger, connection: Connection) -> None:
+            left.clear()  # of a transaction that collided with another
+            wanted = {report.fingerprint for report in reports}
+            left.update(self._recent.of(wanted))
+            ledger.adopt(left.values())
+            left.update(ledger.latest(wanted - left.keys()))
+            self._apply(ledger, connection, reports, set(), left)
+
+        refs = _commit(self._engine, step, self._outbox)
+        self._recent.keep(left)
+        return refs
+
+    def _apply(
+        self,
+        ledger: Ledger,
+        connection: Connection,
+        reports: Sequence[AlertReport],
+        known: set[str],
+        latest: dict[str, Alert],
+    ) -> None:
+        owners = Owners(connection, ((report.tenant, report.device_id) for report in reports))
         now = self._clock.time_s()
         silences = ActiveSilences(connection, now)
         for report in reports:
@@ -157,7 +206,7 @@ class AlertEngine:
         ledger: Ledger,
         report: AlertReport,
         alert: Alert | None,
-        owners: dict[tuple[str, str], DeviceEntry],
+        owners: Owners,
         silences: ActiveSilences,
         now: float,
     ) -> Alert | None:
@@ -204,25 +253,46 @@ class AlertEngine:
         return after if flapping is None else ledger.add(flapping, recorded_at=now)
 
 
-def in_ledger(engine: Engine, connection: Connection | None, step: Step) -> list[EventRef]:
+def in_ledger(
+    engine: Engine, connection: Connection | None, step: Step, outbox: Outbox | None = None
+) -> list[EventRef]:
     """Run ``step`` on a ledger and write it, again from the start while others are in the way.
+
+    Args:
+        engine: where to begin a transaction.
+        connection: a transaction of the caller's to join; its events are left to the table.
+        step: what to do.
+        outbox: hears of the events once they are committed.
 
     Raises:
         AlertConflictError: after ``MAX_ATTEMPTS``; with a connection of the caller's: at once.
         sqlalchemy.exc.IntegrityError: the same, from a connection of the caller's.
     """
     if connection is not None:
-        return _run(connection, step)
+        return refs_of(_run(connection, step))
     conflict: Exception | None = None
     for _ in range(MAX_ATTEMPTS):
         try:
-            return in_write(engine, lambda own: _run(own, step))
+            return _commit(engine, step, outbox)
         except (AlertConflictError, IntegrityError) as error:
             conflict = error
     raise AlertConflictError(MAX_ATTEMPTS) from conflict
 
 
-def _run(connection: Connection, step: Step) -> list[EventRef]:
+def _commit(engine: Engine, step: Step, outbox: Outbox | None) -> list[EventRef]:
+    def write(own: Connection) -> list[Told]:
+        events = _run(own, step)
+        if outbox is not None:
+            outbox.write_marks(own)
+        return events
+
+    events = in_write(engine, write)
+    if outbox is not None:
+        outbox.tell(events)
+    return refs_of(events)
+
+
+def _run(connection: Connection, step: Step) -> list[Told]:
     ledger = Ledger(connection)
     step(ledger, connection)
     return ledger.flush()
@@ -254,6 +324,7 @@ def _device_report(alert: DeviceAlert) -> AlertReport:
         value=alert.value,
         threshold=alert.threshold,
         recorded_at=alert.recorded_at,
+        details=alert.details,
     )
     return AlertReport(
         tenant=alert.tenant,
@@ -301,9 +372,9 @@ def _detector_report(decision: Decision) -> AlertReport:
     )
 
 
-def _begin(report: AlertReport, last: Alert | None, owners: dict[tuple[str, str], DeviceEntry], now: float) -> Alert:
+def _begin(report: AlertReport, last: Alert | None, owners: Owners, now: float) -> Alert:
     sighting = report.sighting
-    owner = owners.get((report.tenant, report.device_id))
+    owner = owners.of(report.tenant, report.device_id)
     return Alert(
         id=new_id(),
         tenant=report.tenant,
@@ -340,17 +411,3 @@ def _begin(report: AlertReport, last: Alert | None, owners: dict[tuple[str, str]
 
 def _flapping(last: Alert) -> tuple[Suppression, ...]:
     return tuple(one for one in last.suppressed_by if one.kind is SuppressionKind.FLAPPING)
-
-
-def _owners(connection: Connection, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], DeviceEntry]:
-    """Return the directory's entries: who must hear of a device's alerts."""
-    found: dict[tuple[str, str], DeviceEntry] = {}
-    for part in _parts(sorted(wanted)):
-        query = select(devices.c.tenant, devices.c.device, devices.c.client_id, devices.c.site, devices.c.supervisor_id)
-        for row in connection.execute(query.where(tuple_(devices.c.tenant, devices.c.device).in_(part))):
-            found[row.tenant, row.device] = DeviceEntry(**row._mapping)
-    return found
-
-
-def _parts(pairs: list[tuple[str, str]]) -> Iterable[list[tuple[str, str]]]:
-    return (pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK))

@@ -9,10 +9,11 @@ with ``AlertConflictError`` or an integrity error, and the caller starts over.
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from enum import StrEnum
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Update, bindparam, func, insert, select, update
 
 from cluster.ids import new_id
 from ingest.alerts.lifecycle import Change, status
@@ -37,6 +38,8 @@ CHUNK = 500
 """Values of one IN list: far below SQLite's limit of bound parameters."""
 
 ALERT_FIELDS = tuple(field.name for field in fields(Alert))
+ENUM_FIELDS = ("source_kind", "severity", "condition", "handling", "verdict")
+TUPLE_FIELDS = ("suppressed_by", "flaps")
 EVENT_FIELDS = tuple(field.name for field in fields(AlertEvent))
 DERIVED_COLUMNS = {"severity_rank": "severity", "is_suppressed": "suppressed_by"}
 """Columns that follow from a field, for indexes."""
@@ -45,6 +48,27 @@ SHARED = 10
 _values = attrgetter(*ALERT_FIELDS)
 ALERT_COLUMNS = tuple(alerts.c[name] for name in ALERT_FIELDS)
 EVENT_COLUMNS = tuple(alert_events.c[name] for name in EVENT_FIELDS)
+
+# Statements are made once: building one costs several times what carrying it out does.
+_newest = (
+    select(alerts.c.fingerprint, func.max(alerts.c.occurrence).label("occurrence"))
+    .where(alerts.c.fingerprint.in_(bindparam("fingerprints", expanding=True)))
+    .group_by(alerts.c.fingerprint)
+    .subquery()
+)
+_LATEST = select(*ALERT_COLUMNS).join(
+    _newest, (alerts.c.fingerprint == _newest.c.fingerprint) & (alerts.c.occurrence == _newest.c.occurrence)
+)
+_KNOWN_KEYS = select(alert_events.c.reading_key).where(
+    alert_events.c.reading_key.in_(bindparam("keys", expanding=True))
+)
+_INSERT_ALERTS = insert(alerts)
+_INSERT_EVENTS = insert(alert_events)
+
+_values_of = attrgetter(*ALERT_FIELDS)
+
+Told = tuple[AlertEvent, Alert]
+"""An event, and its alert as the event left it."""
 
 
 class Ledger:
@@ -56,7 +80,7 @@ class Ledger:
         self._stored: dict[str, Alert] = {}
         self._created: set[str] = set()
         self._evidence: dict[str, Evidence] = {}
-        self._events: list[dict[str, Any]] = []
+        self._events: list[Told] = []
 
     def by_ids(self, ids: Sequence[str]) -> dict[str, Alert]:
         """Load alerts; ids that do not exist are missing in the answer."""
@@ -66,19 +90,7 @@ class Ledger:
         """Load the latest occurrence of each problem that ever occurred."""
         found: dict[str, Alert] = {}
         for part in _chunks(sorted(set(fingerprints))):
-            newest = (
-                select(alerts.c.fingerprint, func.max(alerts.c.occurrence).label("occurrence"))
-                .where(alerts.c.fingerprint.in_(part))
-                .group_by(alerts.c.fingerprint)
-                .subquery()
-            )
-            rows = self._connection.execute(
-                select(*ALERT_COLUMNS).join(
-                    newest,
-                    (alerts.c.fingerprint == newest.c.fingerprint) & (alerts.c.occurrence == newest.c.occurrence),
-                )
-            )
-            for alert in self._remember(rows):
+            for alert in self._remember(self._connection.execute(_LATEST, {"fingerprints": part})):
                 found[alert.fingerprint] = alert
         return found
 
@@ -86,6 +98,12 @@ class Ledger:
         """Load the alerts that meet all conditions, oldest first."""
         query = select(*ALERT_COLUMNS).where(*conditions).order_by(alerts.c.id).limit(limit)
         return self._remember(self._connection.execute(query))
+
+    def adopt(self, recent: Iterable[Alert]) -> None:
+        """Take alerts for loaded that were current a moment ago; if one is not any more, ``flush`` fails."""
+        for alert in recent:
+            self._current.setdefault(alert.id, alert)
+            self._stored.setdefault(alert.id, alert)
 
     def firing_of(self, tenant: str, device_id: str, metric: str | None = None) -> list[Alert]:
         """Load the firing alerts of a device, or of one of its metrics."""
@@ -100,8 +118,7 @@ class Ledger:
         """Return which of these readings have already had their effect."""
         found: set[str] = set()
         for part in _chunks(sorted(set(keys))):
-            query = select(alert_events.c.reading_key).where(alert_events.c.reading_key.in_(part))
-            found.update(self._connection.scalars(query).all())
+            found.update(self._connection.scalars(_KNOWN_KEYS, {"keys": part}).all())
         return found
 
     def alerts_of_request(self, request_id: str) -> set[str]:
@@ -133,26 +150,24 @@ class Ledger:
         self._current[after.id] = after
         if evidence is not None:
             self._evidence[after.id] = evidence
-        self._events.append(
-            {
-                "id": new_id(),
-                "alert_id": after.id,
-                "seq": after.version,
-                "at": recorded_at,
-                "actor": change.actor,
-                "action": change.action.value,
-                "from_": None if change.before is None else status(change.before),
-                "to": status(after),
-                "reason": change.reason,
-                "request_id": request_id,
-                "reading_key": reading_key,
-                "data": dict(change.data),
-                "broadcast_at": None,
-            }
+        event = AlertEvent(
+            id=new_id(),
+            alert_id=after.id,
+            seq=after.version,
+            at=recorded_at,
+            actor=change.actor,
+            action=change.action,
+            from_=None if change.before is None else status(change.before),
+            to=status(after),
+            reason=change.reason,
+            request_id=request_id,
+            reading_key=reading_key,
+            data=change.data,
         )
+        self._events.append((event, after))
         return after
 
-    def flush(self) -> list[EventRef]:
+    def flush(self) -> list[Told]:
         """Write all changes and return their events, in order.
 
         Raises:
@@ -160,16 +175,18 @@ class Ledger:
             sqlalchemy.exc.IntegrityError: another transaction created the same occurrence, or
                 brought the same reading or request.
         """
-        changed = {event["alert_id"] for event in self._events}
-        created = [self._row(alert_id) for alert_id in sorted(changed & self._created)]
+        changed = {event.alert_id for event, _ in self._events}
+        created = [
+            _alert_row(self._current[alert_id], self._evidence.get(alert_id))
+            for alert_id in sorted(changed & self._created)
+        ]
         if created:
-            self._connection.execute(insert(alerts), created)
+            self._connection.execute(_INSERT_ALERTS, created)
         self._update(sorted(changed - self._created))
         if self._events:
-            self._connection.execute(insert(alert_events), self._events)
-        refs = [EventRef(event["id"], event["alert_id"], Action(event["action"])) for event in self._events]
-        self._events = []
-        return refs
+            self._connection.execute(_INSERT_EVENTS, [_event_row(event) for event, _ in self._events])
+        events, self._events = self._events, []
+        return events
 
     def _update(self, alert_ids: list[str]) -> None:
         """Write what differs; alerts that became the same share a statement, else those that changed alike."""
@@ -203,34 +220,19 @@ class Ledger:
                 raise AlertConflictError(1)
 
     def _write_alike(self, columns: tuple[str, ...], ids: list[str]) -> None:
-        statement = (
-            update(alerts)
-            .where(alerts.c.id == bindparam("of_id"), alerts.c.version == bindparam("of_version"))
-            .values({name: bindparam(f"new_{name}") for name in columns})
-        )
         parameters = [
             {"of_id": alert_id, "of_version": self._stored[alert_id].version}
             | {f"new_{name}": self._value(alert_id, name) for name in columns}
             for alert_id in ids
         ]
-        if self._connection.execute(statement, parameters).rowcount != len(ids):
+        if self._connection.execute(_update_of(columns), parameters).rowcount != len(ids):
             raise AlertConflictError(1)
 
-    def _row(self, alert_id: str) -> dict[str, Any]:
-        return {name: self._value(alert_id, name) for name in (*ALERT_FIELDS, *DERIVED_COLUMNS, "evidence")}
-
     def _value(self, alert_id: str, column: str) -> Any:
-        alert = self._current[alert_id]
-        if column == "severity_rank":
-            return alert.severity.rank
         if column == "evidence":
             evidence = self._evidence.get(alert_id)
             return None if evidence is None else evidence.to_json()
-        value = getattr(alert, column)
-        if isinstance(value, tuple):
-            return [_stored(one) if isinstance(one, Suppression) else one for one in value] or None
-        # Enums as their text: drivers other than sqlite3 refuse str subclasses.
-        return value.value if isinstance(value, StrEnum) else value
+        return _stored_value(self._current[alert_id], column)
 
     def _load(self, column: Any, values: Sequence[str]) -> list[Alert]:
         loaded: list[Alert] = []
@@ -246,6 +248,56 @@ class Ledger:
             loaded.append(self._current.setdefault(alert.id, alert))
             self._stored.setdefault(alert.id, alert)
         return loaded
+
+
+@lru_cache(maxsize=64)
+def _update_of(columns: tuple[str, ...]) -> Update:
+    return (
+        update(alerts)
+        .where(alerts.c.id == bindparam("of_id"), alerts.c.version == bindparam("of_version"))
+        .values({name: bindparam(f"new_{name}") for name in columns})
+    )
+
+
+def _alert_row(alert: Alert, evidence: Evidence | None) -> dict[str, Any]:
+    row = dict(zip(ALERT_FIELDS, _values(alert), strict=True))
+    for name in (*ENUM_FIELDS, *TUPLE_FIELDS, *DERIVED_COLUMNS):
+        row[name] = _stored_value(alert, name)
+    row["evidence"] = None if evidence is None else evidence.to_json()
+    return row
+
+
+def _stored_value(alert: Alert, column: str) -> Any:
+    if column == "severity_rank":
+        return alert.severity.rank
+    value = getattr(alert, column)
+    if isinstance(value, tuple):
+        return [_stored(one) if isinstance(one, Suppression) else one for one in value] or None
+    # Enums as their text: drivers other than sqlite3 refuse str subclasses.
+    return value.value if isinstance(value, StrEnum) else value
+
+
+def _event_row(event: AlertEvent) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "alert_id": event.alert_id,
+        "seq": event.seq,
+        "at": event.at,
+        "actor": event.actor,
+        "action": str(event.action),
+        "from_": event.from_,
+        "to": event.to,
+        "reason": event.reason,
+        "request_id": event.request_id,
+        "reading_key": event.reading_key,
+        "data": dict(event.data),
+        "broadcast_at": None,
+    }
+
+
+def refs_of(events: Iterable[Told]) -> list[EventRef]:
+    """Return the names of events."""
+    return [EventRef(event.id, event.alert_id, event.action) for event, _ in events]
 
 
 def alert_from_row(row: Row[Any]) -> Alert:

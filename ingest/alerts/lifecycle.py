@@ -46,6 +46,8 @@ class Sighting:
     model: str | None = None
     model_version: str | None = None
     recorded_at: str | None = None
+    details: Mapping[str, Any] | None = None
+    """What else the source says; kept as it is."""
 
     def data(self) -> dict[str, Any]:
         """Return what the history keeps of it."""
@@ -58,6 +60,7 @@ class Sighting:
             "model_version": self.model_version,
             "recorded_at": self.recorded_at,
             "text": self.text,
+            "details": self.details,
         }
         return {name: value for name, value in kept.items() if value is not None}
 

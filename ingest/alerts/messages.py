@@ -170,6 +170,8 @@ def message_data(event: AlertEvent, alert: Alert) -> JsonObject:
         "at": iso(event.at),
         "alert": alert_to_json(alert),
     }
+    if "details" in event.data:
+        data["details"] = event.data["details"]
     if is_announced(event):
         # What the seed's dashboards read.
         data |= {

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 JsonObject = dict[str, Any]
@@ -308,4 +309,11 @@ def iso(at: float | None) -> str | None:
     """Return ``at`` as ISO-8601 UTC with milliseconds and a Z; None stays None."""
     if at is None:
         return None
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, microsecond = divmod(round(at * 1e6), 1_000_000)
+    return f"{_iso_second(second)}.{microsecond // 1000:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _iso_second(second: int) -> str:
+    # Remembered: a message has half a dozen times, and most of them were in the message before.
+    return datetime.fromtimestamp(second, UTC).isoformat()[:-6]
