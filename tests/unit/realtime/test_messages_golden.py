@@ -21,7 +21,7 @@ SEED_TYPES = [
     "tenant_alert",
     "ml_training_complete",
 ]
-OUR_TYPES = ["alert_update", "run_update", "ingest_status", "model_update"]
+OUR_TYPES = ["alert_update", "alerts_changed", "silence_update", "run_update", "ingest_status", "model_update"]
 
 
 def test_message_types_are_the_agreed_ones() -> None:
