@@ -41,6 +41,7 @@ COUNTED = {
     "external_service_circuit_open_total": 1.0,
     "external_service_circuit_closed_total": 1.0,
     "watchfloor_circuit_rejected_total": 1.0,
+    "watchfloor_circuit_not_closed": 0.0,
 }
 """What the floor's metrics say of the service afterwards."""
 
