@@ -40,7 +40,7 @@ Remover = Annotated[Identity, Depends(require(Role.ADMIN))]
 class Since(BaseModel):
     """A position that an earlier answer or publication gave."""
 
-    offset: int = Field(ge=0)
+    offset: int = Field(ge=0, strict=True)
     epoch: str = Field(default="", max_length=256)
 
 

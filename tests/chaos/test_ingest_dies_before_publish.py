@@ -21,9 +21,12 @@ from cluster.ports import LOOPBACK, free_port
 from cluster.run_queue_client import RunQueueClient
 from cluster.settings import Settings
 from cluster.store import read_transaction
+from ingest.alerts.external_store import ExternalAlertSettings
 from ingest.alerts.relay import Relay
 from ingest.alerts.settings import AlertSettings
 from ingest.alerts.tables import alert_events, alerts
+from ingest.command_desk import CommandDesk
+from ingest.command_store import CommandSettings
 from ingest.directory import DeviceDirectory, DeviceEntry
 from ingest.topics import TopicClass
 from realtime.hub_actor import get_or_create_hub
@@ -31,6 +34,7 @@ from realtime.hub_client import HubClient
 from serve_apps.app import create_app
 from serve_apps.auth import Authenticator, issue_token
 from serve_apps.deps import GatewayDeps
+from serve_apps.disabled_users import DisabledUsers
 from serve_apps.signin_redis import UsedLinks
 from tests.e2e.listener import SdkListener
 
@@ -93,6 +97,7 @@ def gateway(settings: Settings, hub: HubClient, tmp_path: Path) -> Iterator[str]
     engine = make_engine(tmp_path)
     client = redis.asyncio.from_url(settings.redis_url)
     port = free_port()
+    disabled = DisabledUsers(engine)
     deps = GatewayDeps(
         settings=settings,
         engine=engine,
@@ -100,9 +105,12 @@ def gateway(settings: Settings, hub: HubClient, tmp_path: Path) -> Iterator[str]
         hub=hub,
         run_queue=RunQueueClient(),
         metrics=MetricsClient(),
-        auth=Authenticator(SECRET, http_port=port, consume=UsedLinks(client).consume),
+        auth=Authenticator(SECRET, http_port=port, consume=UsedLinks(client).consume, shut_out=disabled),
         relay=Relay(engine, hub),
         alerts=AlertSettings(),
+        external_alerts=ExternalAlertSettings(),
+        desk=CommandDesk(engine, hub, settings.topic_root, CommandSettings()),
+        disabled=disabled,
     )
     server = uvicorn.Server(uvicorn.Config(create_app(deps), host=LOOPBACK, port=port, log_level="error"))
     thread = threading.Thread(target=server.run, name="gateway")
