@@ -26,6 +26,7 @@ schema = schemathesis.openapi.from_dict(DOCUMENT)
 OPERATIONS = [
     pytest.param(found.ok(), id=f"{found.ok().method.upper()} {found.ok().path}")
     for found in schema.get_all_operations()
+    if not found.ok().path.startswith("/connection/")  # streams: an answer that is a good one has no end
 ]
 
 
