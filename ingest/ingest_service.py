@@ -29,7 +29,7 @@ from ingest.lane import Lane
 from ingest.mqtt_address import MqttAddress
 from ingest.mqtt_client import MqttInbox
 from ingest.payload import DeviceAlert, Reading, StateChange
-from ingest.pipeline import Pipeline
+from ingest.pipeline import BrokerWord, Pipeline
 from ingest.sql_errors import translated
 from ingest.telemetry_redis import TelemetryStream
 from ingest.topics import TopicClass, TopicTree
@@ -100,6 +100,8 @@ class IngestStatus:
     devices_online: int
     broker_connected: bool
     broker: str
+    mqtt_version: str
+    """Spoken with the broker, or tried next."""
     broker_problem: str | None
     blocked: dict[str, str]
     """Lanes that stopped acknowledging, with the reason; empty when all is well."""
@@ -130,7 +132,11 @@ class IngestService:
         tree = TopicTree(topic_root)
         self._settings = settings
         self._stream = stream
-        self._pipeline = Pipeline(tree, ClockTolerance(future_s=settings.future_s, late_s=settings.late_s))
+        self._pipeline = Pipeline(
+            tree,
+            ClockTolerance(future_s=settings.future_s, late_s=settings.late_s),
+            BrokerWord(user=mqtt.user_property, time=mqtt.time_property),
+        )
         self._alerts = AlertEngine(engine, clock)
         self._letters = DeadLetterStore(engine, source=mqtt.client_id)
         self._directory = DeviceDirectory(engine)
@@ -355,6 +361,7 @@ class IngestService:
             devices_online=self._totals.online,
             broker_connected=inbox.is_connected,
             broker=inbox.address,
+            mqtt_version=inbox.version,
             broker_problem=inbox.problem,
             blocked=self._observer.blockages(),
         )

@@ -50,7 +50,7 @@ FIELDS = {
     ),
     "ingest_status": (
         "alerts_total blocked broker broker_connected broker_problem dead_letters devices_online duplicates_total "
-        "lag_s rate readings_total window"
+        "lag_s mqtt_version rate readings_total window"
     ),
     "model_update": f"{MODEL} alias metrics revision",
 }
@@ -115,6 +115,7 @@ def ingest_stops(broadcaster: Broadcaster) -> None:
         devices_online=1,
         broker_connected=True,
         broker="mqtt://127.0.0.1:1883",
+        mqtt_version="3.1.1",
         broker_problem=None,
         blocked={"alert": "the store is away"},
     )

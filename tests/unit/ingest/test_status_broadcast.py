@@ -22,6 +22,7 @@ def status(**blocked: str) -> IngestStatus:
         devices_online=0,
         broker_connected=True,
         broker="mqtt://127.0.0.1:1883",
+        mqtt_version="3.1.1",
         broker_problem=None,
         blocked=blocked,
     )
