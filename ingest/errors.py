@@ -109,3 +109,14 @@ class AlertConflictError(IngestError):
 
     def __str__(self) -> str:
         return f"the alerts were changed by others during each of {self.attempts} attempts"
+
+
+class DeadLetterNotFoundError(IngestError):
+    """No dead letter has this id."""
+
+    def __init__(self, letter_id: int) -> None:
+        super().__init__(letter_id)
+        self.letter_id = letter_id
+
+    def __str__(self) -> str:
+        return f"there is no dead letter {self.letter_id}"

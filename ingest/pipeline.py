@@ -131,4 +131,5 @@ def dead_letter(delivery: Delivery, reason: Reason, detail: str) -> DeadLetter:
         sha256=delivery.sha256 or hashlib.sha256(delivery.payload).hexdigest(),
         received_at=delivery.received_at,
         is_repeat=delivery.is_dup or delivery.is_retained,
+        content_type=delivery.content_type,
     )

@@ -11,10 +11,11 @@ NOT_UTF8 = "(not UTF-8)"
 """Stands for a topic that is none; no template matches it."""
 
 CONTENT_TYPE = 0x03
+CORRELATION = 0x09
 USER_PROPERTY = 0x26
 _FIXED_BYTES = {0x01: 1, 0x02: 4, 0x23: 2}
 """Payload format, message expiry, topic alias."""
-_ONE_TEXT = frozenset({CONTENT_TYPE, 0x08, 0x09})
+_LENGTH_IN_FRONT = frozenset({CONTENT_TYPE, 0x08, CORRELATION})
 """Content type, response topic, correlation data: two bytes of length, then so many."""
 _SUBSCRIPTION_ID = 0x0B
 MAX_VARINT_BYTES = 4
@@ -46,6 +47,7 @@ class PublishProperties:
     content_type: str = ""
     user: tuple[tuple[str, str], ...] = ()
     """In their order; a name may occur again."""
+    correlation: bytes = b""
 
 
 def decode_publish(command: int, body: bytes | bytearray, *, is_v5: bool) -> PublishPacket:
@@ -92,7 +94,7 @@ def read_properties(data: bytes) -> PublishProperties:
     Raises:
         MalformedPublishError: the bytes are no properties of a PUBLISH.
     """
-    content_type = ""
+    content_type, correlation = "", b""
     user: list[tuple[str, str]] = []
     at = 0
     while at < len(data):
@@ -102,26 +104,32 @@ def read_properties(data: bytes) -> PublishProperties:
         elif identifier == _SUBSCRIPTION_ID:
             _, at = _varint(data, at)
         elif identifier == USER_PROPERTY:
-            name, at = _text(data, at)
-            value, at = _text(data, at)
-            user.append((name, value))
-        elif identifier in _ONE_TEXT:
-            text, at = _text(data, at)
+            name, at = _bytes(data, at)
+            value, at = _bytes(data, at)
+            user.append((_shown(name), _shown(value)))
+        elif identifier in _LENGTH_IN_FRONT:
+            value, at = _bytes(data, at)
             if identifier == CONTENT_TYPE:
-                content_type = text
+                content_type = _shown(value)
+            elif identifier == CORRELATION:
+                correlation = value
         else:
             raise MalformedPublishError(f"property {identifier}")
     if at > len(data):
         raise MalformedPublishError("a property ends too early")
-    return PublishProperties(content_type, tuple(user))
+    return PublishProperties(content_type, tuple(user), correlation)
 
 
-def _text(data: bytes, at: int) -> tuple[str, int]:
+def _bytes(data: bytes, at: int) -> tuple[bytes, int]:
     end = at + 2 + int.from_bytes(data[at : at + 2], "big")
     if len(data) < max(end, at + 2):
-        raise MalformedPublishError("a text ends too early")
-    # Correlation data is bytes, and a foreign text may be anything: nobody reads either.
-    return data[at + 2 : end].decode("utf-8", "replace"), end
+        raise MalformedPublishError("a property ends too early")
+    return data[at + 2 : end], end
+
+
+def _shown(text: bytes) -> str:
+    # What is no UTF-8 matches nothing that anybody looks for.
+    return text.decode("utf-8", "replace")
 
 
 def _varint(data: bytes | bytearray, at: int) -> tuple[int, int]:

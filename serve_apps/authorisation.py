@@ -80,6 +80,8 @@ ROUTES: Mapping[tuple[str, str], Role | Access] = {
     ("POST", "/api/v1/drain"): Role.ADMIN,
     ("GET", "/api/v1/models"): Role.VIEWER,
     ("GET", "/api/v1/dead-letters"): Role.OPERATOR,
+    ("GET", "/api/v1/dead-letters/{}"): Role.OPERATOR,
+    ("POST", "/api/v1/dead-letters/replay"): Role.OPERATOR,
 }
 """(method, path with ``{}`` for each parameter) -> least role."""
 
@@ -97,6 +99,9 @@ CLI: Mapping[str, Role | Access] = {
     "status": Role.VIEWER,
     "lanes": Role.VIEWER,
     "drain": Role.ADMIN,
+    "dead-letters list": Role.OPERATOR,
+    "dead-letters show": Role.OPERATOR,
+    "dead-letters replay": Role.OPERATOR,
 }
 """Commands of ``watchfloor``."""
 

@@ -23,14 +23,20 @@ from cluster.errors import (
     UnknownLaneError,
     UnknownTaskError,
 )
-from ingest.errors import AlertConflictError, AlertNotFoundError, BrokerUnavailableError, StoreUnavailableError
+from ingest.errors import (
+    AlertConflictError,
+    AlertNotFoundError,
+    BrokerUnavailableError,
+    DeadLetterNotFoundError,
+    StoreUnavailableError,
+)
 from serve_apps.auth import Identity
 
 MAX_PAGE = 500
 MAX_DEPTH = 32
 RETRY_AFTER_S = 2
 
-NOT_FOUND = (AlertNotFoundError, RunNotFoundError)
+NOT_FOUND = (AlertNotFoundError, DeadLetterNotFoundError, RunNotFoundError)
 INVALID = (UnknownTaskError, UnknownLaneError)
 CONFLICT = (RunStateError, AlertConflictError)
 UNAVAILABLE = (

@@ -56,5 +56,7 @@ SHAPES: Mapping[tuple[str, str], Schema] = {
     ("GET", "/api/v1/lanes"): _holds(lanes=OBJECTS),
     ("GET", "/api/v1/models"): _holds(live=OBJECTS, versions=OBJECTS),
     ("GET", "/api/v1/dead-letters"): _holds(items=OBJECTS, next_cursor=OPTIONAL_NUMBER),
+    ("GET", "/api/v1/dead-letters/{}"): _holds(id=NUMBER, topic=TEXT, reason=TEXT, payload_base64=TEXT),
+    ("POST", "/api/v1/dead-letters/replay"): _holds(items=OBJECTS, counts=OBJECT, next_cursor=OPTIONAL_NUMBER),
 }
 """(method, path with ``{}`` for each parameter) -> schema of its successful answer."""

@@ -18,6 +18,7 @@ EXAMPLES = [
     errors.StaleRevisionError("champion", 3),
     errors.AlertNotFoundError("a1"),
     errors.AlertConflictError(4),
+    errors.DeadLetterNotFoundError(7),
 ]
 
 

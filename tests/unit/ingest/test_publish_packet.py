@@ -40,7 +40,7 @@ def test_a_topic_that_is_no_text_matches_no_template() -> None:
 
 
 def test_properties_are_read_when_asked_for() -> None:
-    """Content type and user properties; all others are stepped over."""
+    """Content type, correlation data and user properties; all others are stepped over."""
     encoded = (
         b"\x01\x01" + b"\x02\x00\x00\x00\x09" + b"\x08\x00\x01r" + b"\x09\x00\x02\xff\xfe" + b"\x0b\x80\x01"
         + b"\x26\x00\x01a\x00\x01b" + b"\x03\x00\x04json" + b"\x26\x00\x01a\x00\x01c"
@@ -48,7 +48,7 @@ def test_properties_are_read_when_asked_for() -> None:
     decoded = decode_publish(0x32, packet(b"t", b"x", 1, bytes([len(encoded)]) + encoded), is_v5=True)
 
     assert decoded.payload == b"x"
-    assert read_properties(decoded.properties) == PublishProperties("json", (("a", "b"), ("a", "c")))
+    assert read_properties(decoded.properties) == PublishProperties("json", (("a", "b"), ("a", "c")), b"\xff\xfe")
 
 
 @pytest.mark.parametrize(

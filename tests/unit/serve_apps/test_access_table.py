@@ -164,10 +164,16 @@ def test_no_token_opens_the_gateways_own_channel() -> None:
 def test_every_command_is_in_the_table() -> None:
     """What a command asks over HTTP is the route of its name, with the same role."""
     callbacks = [command.callback for command in cli.app.registered_commands]
-    assert {callback.__name__ for callback in callbacks if callback is not None} == set(CLI)
+    names = {callback.__name__ for callback in callbacks if callback is not None}
+    for group in cli.app.registered_groups:
+        assert group.typer_instance is not None
+        names |= {f"{group.name} {command.name}" for command in group.typer_instance.registered_commands}
+    assert names == set(CLI)
     for name, role in CLI.items():
         if isinstance(role, Role):
-            assert {ROUTES.get((method, f"/api/v1/{name}")) for method in ("GET", "POST")} == {None, role}
+            group, _, command = name.partition(" ")
+            path = {"": "", "list": "", "show": "/{}"}.get(command, f"/{command}")
+            assert {ROUTES.get((method, f"/api/v1/{group}{path}")) for method in ("GET", "POST")} == {None, role}
 
 
 def test_the_walk_is_not_empty() -> None:
