@@ -46,7 +46,7 @@ def mosquitto_service(folder: Path, port: int, version: str) -> EmbeddedService:
     config = folder / "mosquitto.conf"
     config.write_text(
         f"listener {port} {LOOPBACK}\nallow_anonymous true\nuser root\npersistence false\n"
-        "max_inflight_messages 0\nmax_queued_messages 10000000\nlog_type error\n",
+        "max_inflight_messages 1024\nmax_queued_messages 10000000\nlog_type error\n",
         encoding="utf-8",
     )
     program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin") or "mosquitto"

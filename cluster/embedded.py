@@ -143,7 +143,8 @@ def mqtt_service(folder: Path, port: int, credentials: Credentials, settings: Em
     return EmbeddedService(
         name=MQTT,
         argv=(find_nats_server(), "-c", str(config)),
-        url=f"mqtt://{MQTT_USER}:{credentials.mqtt_password}@{LOOPBACK}:{port}",
+        # Named, so that nobody tries MQTT 5 first: its log would show each try as a client to be turned away.
+        url=f"mqtt://{MQTT_USER}:{credentials.mqtt_password}@{LOOPBACK}:{port}?version=3.1.1",
         port=port,
         log_path=folder / "logs" / "mqtt.out",
     )

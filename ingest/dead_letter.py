@@ -23,6 +23,7 @@ from sqlalchemy import (
     func,
     select,
     true,
+    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -50,9 +51,17 @@ dead_letters = Table(
     Column("payload_bytes", Integer, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("key", String(64), nullable=False, unique=True),
-    Column("source", String(32), nullable=False),
+    Column("source", String(64), nullable=False),
+    Column("content_type", String(256), nullable=False, server_default=""),
+    Column("replays", Integer, nullable=False, server_default="0"),
+    Column("replayed_at", Float, nullable=True),
+    Column("replayed_by", String(64), nullable=True),
 )
-"""``at`` and ``last_at``: first and last arrival, seconds since the epoch; ``key``: hash of topic and payload."""
+"""``at`` and ``last_at``: first and last arrival, seconds since the epoch; ``key``: hash of topic and payload;
+``replays``: how often it was tried again; ``replayed_at``: when that succeeded, null while it did not."""
+
+LETTER_COLUMNS = [column for column in dead_letters.c if column.name != "key"]
+OPEN = dead_letters.c.replayed_at.is_(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,8 @@ class DeadLetter:
     received_at: float
     is_repeat: bool
     """The broker sent it before (redelivery or retained copy), so it may be counted already."""
+    content_type: str = ""
+    """As the device named it (MQTT 5)."""
 
     @property
     def key(self) -> str:
@@ -93,6 +104,30 @@ class DeadLetterRow:
     payload_bytes: int
     sha256: str
     source: str
+    content_type: str
+    replays: int
+    replayed_at: float | None
+    replayed_by: str | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Say whether all of the payload is here."""
+        return len(self.payload) == self.payload_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterQuery:
+    """Which letters; what is None does not matter."""
+
+    reason: Reason | None = None
+    topic: str | None = None
+    """Beginning of the topic."""
+    under: str | None = None
+    """Beginning of the topic that the asker is limited to."""
+    before_id: int | None = None
+    is_replayed: bool = False
+    """Those that were replayed, and not those that wait."""
+    limit: int = 100
 
 
 class DeadLetterStore:
@@ -124,12 +159,17 @@ class DeadLetterStore:
                         sha256=letter.sha256,
                         key=letter.key,
                         source=self._source,
+                        content_type=letter.content_type[:256],
                     )
                     .on_conflict_do_update(
                         index_elements=["key"],
                         set_={
                             "count": dead_letters.c.count + (0 if letter.is_repeat else 1),
                             "last_at": letter.received_at,
+                            "reason": str(letter.reason),
+                            "detail": letter.detail[:256],
+                            # It came once more after somebody had it replayed: it waits again.
+                            "replayed_at": dead_letters.c.replayed_at if letter.is_repeat else None,
                         },
                     )
                 )
@@ -137,14 +177,16 @@ class DeadLetterStore:
         in_write(self._engine, write)
 
     def total(self) -> int:
-        """Number of messages set aside, counting repetitions."""
+        """Number of messages set aside and not replayed, counting repetitions."""
+        query = select(func.coalesce(func.sum(dead_letters.c.count), 0)).where(OPEN)
         with read_transaction(self._engine) as connection:
-            return int(connection.execute(select(func.coalesce(func.sum(dead_letters.c.count), 0))).scalar_one())
+            return int(connection.execute(query).scalar_one())
 
     def by_reason(self) -> dict[str, int]:
-        """Number of messages set aside by reason, counting repetitions; the reason that came last is first."""
+        """Number of messages that wait by reason, counting repetitions; the reason that came last is first."""
         query = (
             select(dead_letters.c.reason, func.sum(dead_letters.c.count))
+            .where(OPEN)
             .group_by(dead_letters.c.reason)
             .order_by(func.max(dead_letters.c.last_at).desc())
         )
@@ -152,13 +194,46 @@ class DeadLetterStore:
             return {reason: int(count) for reason, count in connection.execute(query)}
 
     def list(self, limit: int = 100, before_id: int | None = None) -> tuple[DeadLetterRow, ...]:
-        """Return the newest letters first; those older than ``before_id`` when given."""
-        columns = [column for column in dead_letters.c if column.name != "key"]
-        query = select(*columns).order_by(dead_letters.c.id.desc()).limit(limit)
-        if before_id is not None:
-            query = query.where(dead_letters.c.id < before_id)
+        """Return the newest letters that wait first; those older than ``before_id`` when given."""
+        return self.find(LetterQuery(limit=limit, before_id=before_id))
+
+    def find(self, wanted: LetterQuery) -> tuple[DeadLetterRow, ...]:
+        """Return the newest of these letters first."""
+        query = select(*LETTER_COLUMNS).order_by(dead_letters.c.id.desc()).limit(wanted.limit)
+        query = query.where(~OPEN if wanted.is_replayed else OPEN)
+        if wanted.reason is not None:
+            query = query.where(dead_letters.c.reason == wanted.reason.value)
+        for beginning in (wanted.topic, wanted.under):
+            if beginning is not None:
+                query = query.where(dead_letters.c.topic.startswith(beginning, autoescape=True))
+        if wanted.before_id is not None:
+            query = query.where(dead_letters.c.id < wanted.before_id)
         with read_transaction(self._engine) as connection:
             return tuple(DeadLetterRow(**row._mapping) for row in connection.execute(query))
+
+    def get(self, letter_id: int) -> DeadLetterRow | None:
+        """Return one letter, replayed or not."""
+        with read_transaction(self._engine) as connection:
+            row = connection.execute(select(*LETTER_COLUMNS).where(dead_letters.c.id == letter_id)).one_or_none()
+        return DeadLetterRow(**row._mapping) if row is not None else None
+
+    def replayed(self, letter: DeadLetterRow, at: float, user_id: str) -> None:
+        """Note that its message is used by now; one that came again meanwhile goes on waiting."""
+        changed = (
+            update(dead_letters)
+            .where(dead_letters.c.id == letter.id, dead_letters.c.count == letter.count)
+            .values(replayed_at=at, replayed_by=user_id, replays=dead_letters.c.replays + 1)
+        )
+        in_write(self._engine, lambda connection: connection.execute(changed))
+
+    def refused_again(self, letter: DeadLetterRow, reason: Reason, detail: str) -> None:
+        """Note that it was tried again in vain, and why; its count says how often it came, and stays."""
+        changed = (
+            update(dead_letters)
+            .where(dead_letters.c.id == letter.id)
+            .values(reason=reason.value, detail=_storable(detail, 256), replays=dead_letters.c.replays + 1)
+        )
+        in_write(self._engine, lambda connection: connection.execute(changed))
 
     def usage(self) -> StoreUsage:
         """Return the size of all letters, estimated, and when the oldest last came."""

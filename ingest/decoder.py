@@ -5,6 +5,7 @@ in). It trusts nothing: fields that are not asked for are refused, and tenant an
 from the topic alone. Invariant: the only exception it raises is ``PayloadError``.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from typing import Any
 import orjson
 
 from ingest.alerts.model import Severity
+from ingest.codecs import JSON, Codec
 from ingest.payload import AckStatus, CommandAck, DeviceAlert, Flag, PayloadError, Reading, Reason, StateChange
-from ingest.strict_json import count_texts, count_texts_within, load_object, reject_duplicate_keys
+from ingest.strict_json import count_texts, count_texts_within
 from ingest.topics import Topic
 
 EARLIEST_S = 946_684_800.0
@@ -30,6 +32,7 @@ MAX_DETAILS_BYTES = 4096
 """As compact JSON: with the alert itself it must fit into a publication, and into the history of every repetition."""
 MAX_TIME_CHARS = 40
 KNOWN_NAMES_LIMIT = 10_000
+CONTENT_KEY_BYTES = 16
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _TELEMETRY_FIELDS = frozenset({"ts", "boot_id", "seq", "values", "recorded_at"})
@@ -65,19 +68,28 @@ class Decoder:
     def __init__(self, tolerance: ClockTolerance) -> None:
         self._tolerance = tolerance
 
-    def reading(self, topic: Topic, data: bytes, received_at: float, qos: int = 1) -> Reading:
+    def reading(
+        self,
+        topic: Topic,
+        data: bytes,
+        received_at: float,
+        qos: int = 1,
+        codec: Codec = JSON,
+        broker_ts: float | None = None,
+    ) -> Reading:
         """Return the reading in a telemetry payload.
 
         Raises:
             PayloadError: it is none.
         """
-        document = load_object(data)
+        document = codec.load(data)
         if not document.keys() <= _TELEMETRY_FIELDS:
             raise _unknown_field(document, _TELEMETRY_FIELDS)
         values = _values(document)
-        reject_duplicate_keys(data, count_texts(document) + len(values))
-        boot_id, seq, flags = _key(document)
-        ts = self._device_time(document.get("ts"), received_at, flags)
+        codec.check(data, count_texts(document) + len(values))
+        boot_id, seq = _key(document)
+        ts, device_ts, flags = self._device_time(document.get("ts"), received_at)
+        content_key = _content_key(topic, data, flags) if seq is None else None
         if qos == 0:
             flags.append(Flag.UNRELIABLE)
         return Reading(
@@ -90,15 +102,18 @@ class Decoder:
             _recorded_at(document),
             received_at,
             tuple(flags),
+            device_ts,
+            broker_ts,
+            content_key,
         )
 
-    def alert(self, topic: Topic, data: bytes, received_at: float, qos: int = 1) -> DeviceAlert:
+    def alert(self, topic: Topic, data: bytes, received_at: float, qos: int = 1, codec: Codec = JSON) -> DeviceAlert:
         """Return the alert in an alert payload.
 
         Raises:
             PayloadError: it is none.
         """
-        document = load_object(data)
+        document = codec.load(data)
         if not document.keys() <= _ALERT_FIELDS:
             raise _unknown_field(document, _ALERT_FIELDS)
         severity = _required(document, "severity")
@@ -112,9 +127,10 @@ class Decoder:
         num_texts = count_texts(document) + 2 * len(labels)
         if details is not None:
             num_texts += _check_details(details)
-        reject_duplicate_keys(data, num_texts)
-        boot_id, seq, flags = _key(document)
-        ts = self._device_time(document.get("ts"), received_at, flags)
+        codec.check(data, num_texts)
+        boot_id, seq = _key(document)
+        ts, _, flags = self._device_time(document.get("ts"), received_at)
+        content_key = _content_key(topic, data, flags) if seq is None else None
         if qos == 0:
             flags.append(Flag.UNRELIABLE)
         return DeviceAlert(
@@ -134,24 +150,27 @@ class Decoder:
             details=details,
             recorded_at=_recorded_at(document),
             flags=tuple(flags),
+            content_key=content_key,
         )
 
-    def state(self, topic: Topic, data: bytes, received_at: float) -> StateChange:
+    def state(self, topic: Topic, data: bytes, received_at: float, codec: Codec = JSON) -> StateChange:
         """Return the presence in a state payload.
 
         Raises:
             PayloadError: it is none.
         """
-        document = load_object(data)
+        document = codec.load(data)
         if not document.keys() <= _STATE_FIELDS:
             raise _unknown_field(document, _STATE_FIELDS)
         online = _required(document, "online")
         if type(online) is not bool:
             raise PayloadError(Reason.WRONG_TYPE, "online must be true or false")
-        reject_duplicate_keys(data, count_texts(document))
+        codec.check(data, count_texts(document))
         return StateChange(topic.tenant, topic.device, online, received_at)
 
-    def command_ack(self, topic: Topic, data: bytes, received_at: float, correlation: bytes = b"") -> CommandAck:
+    def command_ack(
+        self, topic: Topic, data: bytes, received_at: float, correlation: bytes = b"", codec: Codec = JSON
+    ) -> CommandAck:
         """Return the answer to a command in an acknowledgement's payload.
 
         Args:
@@ -160,14 +179,14 @@ class Decoder:
         Raises:
             PayloadError: it is none.
         """
-        document = load_object(data)
+        document = codec.load(data)
         if not document.keys() <= _ACK_FIELDS:
             raise _unknown_field(document, _ACK_FIELDS)
         status = _required(document, "status")
         if type(status) is not str or status not in _ACK_STATUSES:
             raise PayloadError(Reason.BAD_VALUE, f"status must be one of {', '.join(_ACK_STATUSES)}")
         detail = document.get("detail")
-        reject_duplicate_keys(data, count_texts(document))
+        codec.check(data, count_texts(document))
         return CommandAck(
             tenant=topic.tenant,
             device=topic.device,
@@ -177,26 +196,23 @@ class Decoder:
             received_at=received_at,
         )
 
-    def _device_time(self, value: Any, received_at: float, flags: list[Flag]) -> float:
-        """Return the device's time, or the time of arrival with a flag that says why."""
+    def _device_time(self, value: Any, received_at: float) -> tuple[float, float | None, list[Flag]]:
+        """Return the time to order by, what the device's clock said where that is another, and why."""
         if value is None:
-            flags.append(Flag.NO_CLOCK)
-            return received_at
+            return received_at, None, [Flag.NO_CLOCK]
         if type(value) is int or type(value) is float:
             ts = value / 1000
         elif type(value) is str:
-            ts = _iso_seconds(value)
+            ts = seconds_of(value)
         else:
             raise PayloadError(Reason.WRONG_TYPE, "ts must be milliseconds or an ISO 8601 text")
         if ts < EARLIEST_S:
-            flags.append(Flag.BAD_CLOCK)
-            return received_at
+            return received_at, float(ts), [Flag.BAD_CLOCK]
         if ts > received_at + self._tolerance.future_s:
-            flags.append(Flag.FUTURE)
-            return received_at
+            return received_at, float(ts), [Flag.FUTURE]
         if ts < received_at - self._tolerance.late_s:
-            flags.append(Flag.LATE)
-        return float(ts)
+            return float(ts), None, [Flag.LATE]
+        return float(ts), None, []
 
 
 def _required(document: Mapping[str, Any], field: str) -> Any:
@@ -227,7 +243,7 @@ def _values(document: Mapping[str, Any]) -> dict[str, float]:
     return values
 
 
-def _key(document: Mapping[str, Any]) -> tuple[str, int | None, list[Flag]]:
+def _key(document: Mapping[str, Any]) -> tuple[str, int | None]:
     boot_id = document.get("boot_id")
     seq = document.get("seq")
     if boot_id is not None:
@@ -239,8 +255,20 @@ def _key(document: Mapping[str, Any]) -> tuple[str, int | None, list[Flag]]:
             raise PayloadError(Reason.BAD_VALUE, "seq must be 0 to 2^53 - 1")
     if boot_id is None or seq is None:
         # A number without a boot starts again with the device: as a key it would hide new readings.
-        return boot_id or "", None, [Flag.UNKEYED]
-    return boot_id, seq, []
+        return boot_id or "", None
+    return boot_id, seq
+
+
+def _content_key(topic: Topic, data: bytes, flags: list[Flag]) -> bytes | None:
+    """Return the second-best key, or None with a flag: content alone is none.
+
+    A clock that runs tells two equal readings apart; one that is missing or was never set does not.
+    """
+    if Flag.NO_CLOCK in flags or Flag.BAD_CLOCK in flags:
+        flags.append(Flag.UNKEYED)
+        return None
+    # The device's time is part of the bytes.
+    return hashlib.blake2b(f"{topic.tenant}/{topic.device}\0".encode() + data, digest_size=CONTENT_KEY_BYTES).digest()
 
 
 def _command_id(value: Any, correlation: bytes) -> str:
@@ -317,12 +345,12 @@ def _recorded_at(document: Mapping[str, Any]) -> str | None:
         return None
     if type(value) is not str:
         raise PayloadError(Reason.WRONG_TYPE, "recorded_at must be a text")
-    if _iso_seconds(value) == 0.0:
+    if seconds_of(value) == 0.0:
         raise PayloadError(Reason.BAD_VALUE, "recorded_at must be an ISO 8601 time")
     return value
 
 
-def _iso_seconds(text: str) -> float:
+def seconds_of(text: str) -> float:
     """Return seconds since the epoch; 0 for a text that is no time. Without an offset it is UTC."""
     if len(text) > MAX_TIME_CHARS:
         return 0.0

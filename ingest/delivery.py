@@ -37,7 +37,16 @@ class Delivery:
     """Of the whole payload, in hex; only where the payload was cut."""
     correlation: bytes = b""
     """MQTT 5's correlation data: which request a message answers."""
+    content_type: str = ""
+    """As the device named it (MQTT 5)."""
+    user_properties: tuple[tuple[str, str], ...] = ()
+    """Those that somebody here reads (MQTT 5)."""
     is_settled: bool = False
+
+    @property
+    def kept_bytes(self) -> int:
+        """What it holds of the memory that is bounded; a topic may be as long as 64 KiB."""
+        return len(self.payload) + len(self.topic)
 
     @property
     def is_oversize(self) -> bool:

@@ -49,7 +49,7 @@ class DeliveryQueue:
             if len(self._items) >= self._max_count or self._bytes >= self._max_bytes:
                 return False
             self._items.append(delivery)
-            self._bytes += len(delivery.payload)
+            self._bytes += delivery.kept_bytes
             # The reader sleeps through the first messages of a batch: a wake-up each would cost more than the batch.
             if len(self._items) == self._wanted:
                 self._changed.notify()
@@ -69,7 +69,7 @@ class DeliveryQueue:
                 if batch and size > limits.payload_bytes:
                     break
                 batch.append(self._items.popleft())
-            self._bytes -= sum(len(delivery.payload) for delivery in batch)
+            self._bytes -= sum(delivery.kept_bytes for delivery in batch)
             return batch
 
     def has_room(self) -> bool:

@@ -270,3 +270,14 @@ class ReceiverRefusedError(IngestError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.host} answered {self.status} {self.reason}".strip()
+
+
+class DeadLetterNotFoundError(IngestError):
+    """No dead letter has this id."""
+
+    def __init__(self, letter_id: int) -> None:
+        super().__init__(letter_id)
+        self.letter_id = letter_id
+
+    def __str__(self) -> str:
+        return f"there is no dead letter {self.letter_id}"

@@ -22,6 +22,11 @@ class MqttSettings:
     """A silent broker is given up after at most twice this, in seconds."""
     connect_timeout_s: float = 5.0
     """Longest wait for a connection, in seconds."""
+    user_property: str = ""
+    """MQTT 5 user property in which the broker names the publisher's user; a message whose user is not of the
+    topic's tenant becomes a dead letter. Empty: the broker's ACL alone decides."""
+    time_property: str = ""
+    """MQTT 5 user property in which the broker says when a message arrived there; kept with the reading."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.window <= 65_535:
@@ -46,6 +51,8 @@ class InboxStatus:
 
     address: str
     is_connected: bool
+    version: str
+    """MQTT version spoken, or tried next."""
     epoch: int
     window: int
     """Messages received and not yet acknowledged."""

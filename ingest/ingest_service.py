@@ -31,7 +31,7 @@ from ingest.lane import Lane
 from ingest.mqtt_address import MqttAddress
 from ingest.mqtt_client import MqttInbox
 from ingest.payload import CommandAck, DeviceAlert, Reading, StateChange
-from ingest.pipeline import Pipeline
+from ingest.pipeline import BrokerWord, Pipeline
 from ingest.sql_errors import translated
 from ingest.store_bounds import StoreName, StoreReport
 from ingest.store_watch import StoreWatch
@@ -100,6 +100,8 @@ class IngestStatus:
     devices_online: int
     broker_connected: bool
     broker: str
+    mqtt_version: str
+    """Spoken with the broker, or tried next."""
     broker_problem: str | None
     blocked: dict[str, str]
     """Lanes that stopped acknowledging, with the reason; empty when all is well."""
@@ -141,7 +143,11 @@ class IngestService:
         self._settings = settings
         self._stream = stream
         self._stores = stores or StoreWatch([])
-        self._pipeline = Pipeline(tree, ClockTolerance(future_s=settings.future_s, late_s=settings.late_s))
+        self._pipeline = Pipeline(
+            tree,
+            ClockTolerance(future_s=settings.future_s, late_s=settings.late_s),
+            BrokerWord(user=mqtt.user_property, time=mqtt.time_property),
+        )
         self._alerts = AlertEngine(engine, clock, alerts, outbox)
         self._letters = DeadLetterStore(engine, source=mqtt.client_id)
         self._directory = DeviceDirectory(engine)
@@ -391,6 +397,7 @@ class IngestService:
             devices_online=self._totals.online,
             broker_connected=inbox.is_connected,
             broker=inbox.address,
+            mqtt_version=inbox.version,
             broker_problem=inbox.problem,
             blocked=self._observer.blockages(),
             stores={str(name): found for name, found in self._stores.reports().items()},

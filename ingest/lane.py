@@ -123,20 +123,19 @@ class Lane(Generic[Item]):
 
     def _until_durable(self, write: Callable[[], None]) -> bool:
         """Repeat ``write`` through an outage; False when the lane was stopped first."""
-        blocked = False
-        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        backoff: Backoff | None = None  # made at the first failure: it seeds a generator, too slow for every batch
         while True:
             try:
                 write()
             except StoreUnavailableError as error:
-                if not blocked:
-                    blocked = True
+                if backoff is None:
+                    backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
                     logger.warning("lane %s stops acknowledging: %s", self.name, error)
                     self._observer.on_blocked(self.name, error)
                 if self._stop.wait(backoff.next_pause_s()):
                     return False
                 continue
-            if blocked:
+            if backoff is not None:
                 logger.info("lane %s goes on", self.name)
                 self._observer.on_unblocked(self.name)
             return True

@@ -5,6 +5,7 @@ line shows. Invariant: every label is one of a closed set.
 """
 
 import threading
+from collections import Counter as Counts
 from collections.abc import Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -134,10 +135,9 @@ class LaneMetrics:
                     clock_skew.observe(last.received_at - last.ts)
             elif isinstance(last, DeviceAlert):
                 self.alerts_stored += new
-        for item in items:
-            if isinstance(item, Reading | DeviceAlert) and item.flags:
-                for flag in item.flags:
-                    flagged.labels(flag).inc()
+        odd = Counts(flag for item in items if isinstance(item, Reading | DeviceAlert) for flag in item.flags)
+        for flag, count in odd.items():
+            flagged.labels(flag).inc(count)
 
     def on_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:

@@ -11,7 +11,6 @@ so the broker keeps it and sends it again after the reconnect.
 import logging
 import select
 import socket
-import ssl
 import threading
 import time
 from collections import deque
@@ -23,8 +22,9 @@ from paho.mqtt.enums import MQTTErrorCode
 
 from ingest.delivery import Delivery, cut_payload
 from ingest.inbox import Ending, InboxObserver, InboxStatus, MqttSettings, Subscription
-from ingest.mqtt_address import MqttAddress
-from ingest.mqtt_paho import connect, correlation_of, new_client
+from ingest.mqtt_address import MqttAddress, VersionChoice
+from ingest.mqtt_paho import ReceivingClient, connect, new_receiving_client
+from ingest.publish_packet import MalformedPublishError, PublishPacket, PublishProperties, read_properties
 from ingest.receive_window import ReceiveWindow
 from realtime.backoff import Backoff
 
@@ -32,12 +32,20 @@ logger = logging.getLogger(__name__)
 
 TURN_S = 0.5
 """Longest sleep of the network thread; keep-alive is checked at this pace."""
+PAUSED_TURN_S = 0.02
+"""The same while the queue has no room; what makes room wakes the thread earlier."""
 READS_PER_TURN = 256
 """Packets taken before acknowledgements are sent."""
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 STABLE_S = 5.0
 """A connection that lived for so long was a good one: after it the pauses begin anew."""
+VERSION_REFUSED = "Unsupported protocol version"
+"""How paho words the one refusal that another version may mend, for both versions."""
+NO_PROPERTIES = PublishProperties()
+UNREADABLE = PublishProperties(content_type="unreadable")
+KEPT_TEXT = 256
+KEPT_PROPERTIES = 8
 STUCK_S = 30.0
 """Without a turn for so long the network thread is given up and replaced."""
 
@@ -59,9 +67,12 @@ class MqttInbox:
 
         Args:
             deliver: takes a message without waiting; False: its queue is full.
-            has_room: whether, after a full queue, it is worth connecting again.
+            has_room: whether the queue is far from full; without it nothing is read.
         """
         self._address = address
+        # Users and times that a broker adds exist in MQTT 5 only: without them messages would be refused.
+        self._read_properties = frozenset(filter(None, (settings.user_property, settings.time_property)))
+        self._choice = VersionChoice("5" if self._read_properties else address.version)
         self._subscription = subscription
         self._settings = settings
         self._deliver = deliver
@@ -79,6 +90,7 @@ class MqttInbox:
         self._has_session = False
         self._subscribed = threading.Event()
         self._overrun = False
+        self._paused_at_s: float | None = None
         self._arrived = False
         self._turn_at_s = time.monotonic()
         self._thread: threading.Thread | None = None
@@ -129,6 +141,7 @@ class MqttInbox:
         return InboxStatus(
             address=str(self._address),
             is_connected=self._is_connected,
+            version=self._choice.version,
             epoch=self._epoch,
             window=len(self._window),
             oldest_received_at=oldest.received_at if oldest else None,
@@ -143,10 +156,12 @@ class MqttInbox:
             if self._overrun and not self._has_room():
                 self._stop.wait(TURN_S)
                 continue
-            self._overrun = False
+            self._overrun, self._paused_at_s = False, None
             epoch, began_s = self._epoch, time.monotonic()
             try:
                 ending, reason = self._connection()
+                if self._epoch == epoch and ending in (Ending.REFUSED, Ending.LOST):
+                    self._choice.refused(is_explicit=ending is Ending.REFUSED and VERSION_REFUSED in reason)
             except OSError as error:
                 ending, reason = Ending.UNREACHABLE, str(error) or type(error).__name__
             except Exception as error:  # whatever paho or a message made of this connection, the next one is new
@@ -163,11 +178,11 @@ class MqttInbox:
         """Hold one connection for as long as it lives; return why it ended."""
         # A new client per connection: nothing of an old one, above all no queued
         # acknowledgement, can reach the new one.
-        client = new_client(
-            self._address,
+        address = self._address.speaking(self._choice.version)
+        client = new_receiving_client(
+            address,
             self._subscription.client_id,
             has_session=self._subscription.has_session,
-            manual_ack=True,
             connect_timeout_s=self._settings.connect_timeout_s,
         )
         refusals: list[str] = []
@@ -175,10 +190,10 @@ class MqttInbox:
             client, flags, code, refusals
         )
         client.on_subscribe = lambda _client, _data, _mid, codes, _properties: self._on_subscribe(codes, refusals)
-        client.on_message = self._on_message
+        client.on_packet = self._on_packet
         connect(
             client,
-            self._address,
+            address,
             keepalive_s=self._settings.keepalive_s,
             has_session=self._subscription.has_session,
             session_expiry_s=self._settings.session_expiry_s,
@@ -202,14 +217,19 @@ class MqttInbox:
             if connection is not None:
                 connection.close()
 
-    def _turn(self, client: paho.Client) -> MQTTErrorCode:
+    def _turn(self, client: ReceivingClient) -> MQTTErrorCode:
         """Wait for something to do and do it."""
         connection = client.socket()
         if connection is None:
             return MQTTErrorCode.MQTT_ERR_CONN_LOST
-        timeout_s = 0.0 if isinstance(connection, ssl.SSLSocket) and connection.pending() else TURN_S
+        if not self._may_read():
+            connections: list[Any] = [self._wake_reader]
+            timeout_s = PAUSED_TURN_S
+        else:
+            connections = [connection, self._wake_reader]
+            timeout_s = 0.0 if client.has_unread() else TURN_S
         writers = [connection] if client.want_write() else []
-        readable, writable, _ = select.select([connection, self._wake_reader], writers, [], timeout_s)
+        readable, writable, _ = select.select(connections, writers, [], timeout_s)
         if self._wake_reader in readable:
             self._wake_reader.recv(4096)
         if connection in readable or timeout_s == 0.0:
@@ -220,10 +240,22 @@ class MqttInbox:
             code = client.loop_write()
             if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 return code
-        self._acknowledge(client)
-        return client.loop_misc()
+        code = self._acknowledge(client)
+        return client.loop_misc() if code == MQTTErrorCode.MQTT_ERR_SUCCESS else code
 
-    def _read(self, client: paho.Client) -> MQTTErrorCode:
+    def _may_read(self) -> bool:
+        """Say whether to read on. What is not read stays in the socket, and the broker waits."""
+        if self._has_room():
+            self._paused_at_s = None
+            return True
+        now_s = time.monotonic()
+        if self._paused_at_s is None:
+            self._paused_at_s = now_s
+        # Pings are not read either, so a longer pause would end as a connection that seems dead.
+        self._overrun = now_s - self._paused_at_s > self._settings.keepalive_s / 2
+        return False
+
+    def _read(self, client: ReceivingClient) -> MQTTErrorCode:
         code = MQTTErrorCode.MQTT_ERR_SUCCESS
         for _ in range(READS_PER_TURN):
             self._arrived = False
@@ -233,7 +265,7 @@ class MqttInbox:
                 break
         return code
 
-    def _acknowledge(self, client: paho.Client) -> None:
+    def _acknowledge(self, client: ReceivingClient) -> MQTTErrorCode:
         stale = 0
         while self._settled:
             delivery = self._settled.popleft()
@@ -248,15 +280,15 @@ class MqttInbox:
             self._observer.on_stale_acks(stale)
         oldest = self._window.oldest
         mids = self._window.release(time.monotonic())
-        for mid in mids:
-            client.ack(mid, 1)
         if mids and oldest is not None:
             self._observer.on_acknowledged(len(mids), time.time() - oldest.received_at)
+        return client.acknowledge(mids)
 
     def _on_connect(self, client: paho.Client, flags: Any, code: Any, refusals: list[str]) -> None:
         if code.is_failure:
             refusals.append(f"connection refused: {code}{self._version_advice()}")
             return
+        self._choice.accepted()
         self._epoch += 1
         self._window = ReceiveWindow()
         # Always, session or not: a session may lack the filter (killed before the SUBACK, or an
@@ -274,25 +306,33 @@ class MqttInbox:
         self._observer.on_connected(session_present=self._has_session)
         logger.info("MQTT %s connected to %s", self._subscription.client_id, self._address)
 
-    def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
+    def _on_packet(self, packet: PublishPacket) -> None:
         self._arrived = True
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            topic = "(not UTF-8)"
-        payload, sha256 = cut_payload(bytes(message.payload))
+        payload, sha256 = cut_payload(packet.payload)
+        properties = NO_PROPERTIES
+        if packet.properties:
+            try:
+                properties = read_properties(packet.properties)
+            except MalformedPublishError:
+                # No broker passes these on. Not acknowledging would bring the message back for ever.
+                properties = UNREADABLE
         delivery = Delivery(
             epoch=self._epoch,
-            mid=message.mid,
-            topic=topic,
+            mid=packet.mid,
+            topic=packet.topic,
             payload=payload,
-            qos=message.qos,
-            is_dup=message.dup,
-            is_retained=message.retain,
+            qos=packet.qos,
+            is_dup=packet.is_dup,
+            is_retained=packet.is_retained,
             received_at=time.time(),
-            payload_bytes=len(message.payload),
+            payload_bytes=len(packet.payload),
             sha256=sha256,
-            correlation=correlation_of(message),
+            correlation=properties.correlation,
+            content_type=properties.content_type[:KEPT_TEXT],
+            # The others would be memory that nobody bounds.
+            user_properties=tuple(
+                (name, value[:KEPT_TEXT]) for name, value in properties.user if name in self._read_properties
+            )[-KEPT_PROPERTIES:],
         )
         if delivery.qos and not self._window.admit(delivery, time.monotonic()):
             self._observer.on_repeat()
@@ -323,8 +363,10 @@ class MqttInbox:
         return f"closed before it answered{self._version_advice()}"
 
     def _version_advice(self) -> str:
-        if self._address.version != "5":
+        if self._choice.is_free or self._choice.version != "5":
             return ""
+        if self._read_properties:
+            return "; WATCHFLOOR_MQTT_USER_PROPERTY and WATCHFLOOR_MQTT_TIME_PROPERTY need a broker with MQTT 5"
         return "; if this broker speaks MQTT 3.1.1 only (the embedded one does), remove ?version=5 from MQTT_URL"
 
     def _wake(self) -> None:

@@ -33,6 +33,8 @@ class Reason(StrEnum):
     BAD_VALUE = "bad_value"
     BAD_SEVERITY = "bad_severity"
     UNKNOWN_TOPIC = "unknown_topic"
+    UNKNOWN_CODEC = "unknown_codec"
+    FOREIGN_TENANT = "foreign_tenant"
     REFUSED_BY_STORE = "refused_by_store"
 
 
@@ -40,7 +42,7 @@ class Flag(StrEnum):
     """What is odd about a message that is used all the same."""
 
     UNKEYED = "unkeyed"
-    """No (boot_id, seq): a redelivery cannot be told from a new reading, so it is stored again."""
+    """Neither (boot_id, seq) nor a device time: a redelivery cannot be told from a new one, so it is stored again."""
     NO_CLOCK = "no_clock"
     """No device time; ``ts`` is the time of arrival."""
     BAD_CLOCK = "bad_clock"
@@ -69,7 +71,8 @@ class PayloadError(ValueError):
 class Reading:
     """One telemetry payload: the metrics of one device at one time.
 
-    Identified by (tenant, device, boot_id, seq) where ``seq`` is not None.
+    Identified by (tenant, device, boot_id, seq) where ``seq`` is not None, else by
+    ``content_key``; with neither every arrival counts.
     """
 
     tenant: str
@@ -84,14 +87,25 @@ class Reading:
     received_at: float
     """When ingest received it, seconds since the epoch."""
     flags: tuple[str, ...] = ()
+    device_ts: float | None = None
+    """What the device's clock said, where ``ts`` is not that (see ``flags``); seconds since the epoch."""
+    broker_ts: float | None = None
+    """When the broker received it, where the broker says so; seconds since the epoch."""
+    content_key: bytes | None = field(default=None, compare=False)
+    """Hash of device, device time and content, where there is no ``seq`` but a device time; not stored."""
+
+    @property
+    def is_keyed(self) -> bool:
+        """Say whether a repetition of it can be told from a new reading."""
+        return self.seq is not None or self.content_key is not None
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceAlert:
     """One alert that a device raised by itself.
 
-    Identified by (tenant, device, boot_id, seq) where ``seq`` is not None; alerts and
-    readings count separately.
+    Identified by (tenant, device, boot_id, seq) where ``seq`` is not None, else by
+    ``content_key``; alerts and readings count separately.
     """
 
     tenant: str
@@ -111,6 +125,20 @@ class DeviceAlert:
     """What else the device says, in its own words: kept in the history and told to the dashboards as it is."""
     recorded_at: str | None = None
     flags: tuple[str, ...] = ()
+    content_key: bytes | None = field(default=None, compare=False)
+    """As of a reading."""
+
+    @property
+    def key(self) -> str | None:
+        """What makes two arrivals the same alert; None: nothing does."""
+        if self.seq is not None:
+            return f"alert:{self.tenant}/{self.device}:{self.boot_id}/{self.seq}"
+        return None if self.content_key is None else f"alert:{self.tenant}/{self.device}#{self.content_key.hex()}"
+
+    @property
+    def is_keyed(self) -> bool:
+        """Say whether a repetition of it can be told from a new alert."""
+        return self.seq is not None or self.content_key is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,19 +175,23 @@ class CommandAck:
 def encode_reading(reading: Reading) -> bytes:
     """Return the form in which a reading lies in the telemetry stream."""
     # As a dict: orjson takes twice as long for a dataclass with slots.
-    return orjson.dumps(
-        {
-            "tenant": reading.tenant,
-            "device": reading.device,
-            "boot_id": reading.boot_id,
-            "seq": reading.seq,
-            "ts": reading.ts,
-            "values": reading.values,
-            "recorded_at": reading.recorded_at,
-            "received_at": reading.received_at,
-            "flags": reading.flags,
-        }
-    )
+    fields = {
+        "tenant": reading.tenant,
+        "device": reading.device,
+        "boot_id": reading.boot_id,
+        "seq": reading.seq,
+        "ts": reading.ts,
+        "values": reading.values,
+        "recorded_at": reading.recorded_at,
+        "received_at": reading.received_at,
+        "flags": reading.flags,
+    }
+    # Rare, and each of them costs Valkey's memory with every reading.
+    if reading.device_ts is not None:
+        fields["device_ts"] = reading.device_ts
+    if reading.broker_ts is not None:
+        fields["broker_ts"] = reading.broker_ts
+    return orjson.dumps(fields)
 
 
 def decode_reading(data: bytes) -> Reading:

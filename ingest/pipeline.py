@@ -6,21 +6,45 @@ be kept.
 """
 
 import hashlib
+import re
+from dataclasses import dataclass
 
+from ingest.codecs import codec_of
 from ingest.dead_letter import DeadLetter
-from ingest.decoder import ClockTolerance, Decoder
+from ingest.decoder import ClockTolerance, Decoder, seconds_of
 from ingest.delivery import MAX_PAYLOAD_BYTES, Delivery
 from ingest.payload import CommandAck, DeviceAlert, PayloadError, Reading, Reason, StateChange
 from ingest.topics import Topic, TopicClass, TopicTree
 
 Judged = Reading | DeviceAlert | StateChange | CommandAck | DeadLetter
 
+_TENANT_OF_USER = re.compile(r"[A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerWord:
+    """What the broker adds to a message by itself, and under which names (MQTT 5 user properties)."""
+
+    user: str = ""
+    """Property with the publisher's user name; empty: the broker names none, its ACL alone decides."""
+    time: str = ""
+    """Property with the time of arrival at the broker; empty: none."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The properties to keep of a message."""
+        return frozenset(filter(None, (self.user, self.time)))
+
+
+NOTHING_ADDED = BrokerWord()
+
 
 class Pipeline:
     """Judges deliveries of one topic tree."""
 
-    def __init__(self, tree: TopicTree, tolerance: ClockTolerance) -> None:
+    def __init__(self, tree: TopicTree, tolerance: ClockTolerance, broker_word: BrokerWord = NOTHING_ADDED) -> None:
         self._tree = tree
+        self._broker_word = broker_word
         self._decoder = Decoder(tolerance)
 
     def topic_class(self, delivery: Delivery) -> TopicClass | None:
@@ -51,20 +75,54 @@ class Pipeline:
         if delivery.is_oversize:
             detail = f"{delivery.payload_bytes} bytes, at most {MAX_PAYLOAD_BYTES}"
             return dead_letter(delivery, Reason.OVERSIZE, detail)
+        if self._broker_word.user and not self._is_own(topic, delivery):
+            return dead_letter(delivery, Reason.FOREIGN_TENANT, "the publisher's user is not one of the topic's tenant")
         try:
+            codec = codec_of(delivery.content_type)
             if topic.kind is TopicClass.STATE:
-                return self._decoder.state(topic, delivery.payload, delivery.received_at)
+                return self._decoder.state(topic, delivery.payload, delivery.received_at, codec)
             if topic.kind is TopicClass.COMMAND_ACK:
                 # A retained copy or a redelivery is recognised by what it says, so it needs no key.
-                return self._decoder.command_ack(topic, delivery.payload, delivery.received_at, delivery.correlation)
-            decode = self._decoder.reading if topic.kind is TopicClass.TELEMETRY else self._decoder.alert
-            decoded = decode(topic, delivery.payload, delivery.received_at, delivery.qos)
+                return self._decoder.command_ack(
+                    topic, delivery.payload, delivery.received_at, delivery.correlation, codec
+                )
+            decoded: Reading | DeviceAlert
+            if topic.kind is TopicClass.TELEMETRY:
+                broker_ts = self._broker_time(delivery) if self._broker_word.time else None
+                decoded = self._decoder.reading(
+                    topic, delivery.payload, delivery.received_at, delivery.qos, codec, broker_ts
+                )
+            else:
+                decoded = self._decoder.alert(topic, delivery.payload, delivery.received_at, delivery.qos, codec)
         except PayloadError as error:
             return dead_letter(delivery, error.reason, error.detail)
-        if delivery.is_retained and decoded.seq is None:
+        if delivery.is_retained and not decoded.is_keyed:
             # A broker sends its retained copy at every subscribe, and without a key no one could tell them apart.
             return None
         return decoded
+
+    def _is_own(self, topic: Topic, delivery: Delivery) -> bool:
+        """Say whether every user that is named is one of the topic's tenant.
+
+        Every one: a device may add a property of this name itself, beside the broker's.
+        """
+        users = [value for name, value in delivery.user_properties if name == self._broker_word.user]
+        return bool(users) and all(tenant_of_user(user) == topic.tenant for user in users)
+
+    def _broker_time(self, delivery: Delivery) -> float | None:
+        # The last: a broker appends its own behind what a device made up.
+        texts = [value for name, value in delivery.user_properties if name == self._broker_word.time]
+        if not texts:
+            return None
+        text = texts[-1]
+        seconds = int(text) / 1000 if text.isascii() and text.isdigit() and len(text) < 16 else seconds_of(text)
+        return seconds or None
+
+
+def tenant_of_user(user: str) -> str:
+    """Return the tenant of an MQTT user name: ``acme`` of ``acme`` and of ``acme.pump-7``."""
+    match = _TENANT_OF_USER.match(user)
+    return match[0] if match else ""
 
 
 def dead_letter(delivery: Delivery, reason: Reason, detail: str) -> DeadLetter:
@@ -78,4 +136,5 @@ def dead_letter(delivery: Delivery, reason: Reason, detail: str) -> DeadLetter:
         sha256=delivery.sha256 or hashlib.sha256(delivery.payload).hexdigest(),
         received_at=delivery.received_at,
         is_repeat=delivery.is_dup or delivery.is_retained,
+        content_type=delivery.content_type,
     )

@@ -3,8 +3,8 @@
 Network file: errors of redis-py are translated here and no one else sees them. It does not
 decide what to do about an outage; the caller retries or stops acknowledging.
 Invariants: a reading with a key (tenant, device, boot_id, seq) enters the stream once however
-often it is appended; nothing is trimmed that a consumer group has not acknowledged; every
-call ends within its socket time-outs.
+often it is appended, one with a content key once among the newest of its kind; nothing is
+trimmed that a consumer group has not acknowledged; every call ends within its socket time-outs.
 """
 
 import logging
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 STORE = "telemetry"
 DEDUP_PREFIX = "wf:seen"
+CONTENT_KEYS = ("wf:content:{shard}:new", "wf:content:{shard}:old")
 CHUNK_BITS = 8192
 """Sequence numbers per bitmap: 1 KiB when full, so a slow device costs little."""
 FIRST = "0-0"
@@ -44,6 +45,9 @@ class TelemetrySettings:
     """Readings that stay in the stream after every group has them: history for restarts and charts."""
     dedup_ttl_s: int = 259_200
     """How long a boot's sequence numbers are remembered after its last reading, in seconds (3 days)."""
+    dedup_content: int = 65_536
+    """Readings known by device time and content, for want of a sequence number, that are remembered at least
+    (and at most twice as many): far more than a broker sends again, about 10 MB."""
     memory_limit_ratio: float = 0.8
     """Share of Valkey's ``maxmemory`` above which ingest stops accepting."""
     socket_timeout_s: float = 1.0
@@ -54,6 +58,8 @@ class TelemetrySettings:
             raise ValueError(f"keep_readings must be at least 1, got {self.keep_readings}")
         if not 0 < self.memory_limit_ratio <= 1:
             raise ValueError(f"memory_limit_ratio must be in (0, 1], got {self.memory_limit_ratio}")
+        if self.dedup_content < 1:
+            raise ValueError(f"dedup_content must be at least 1, got {self.dedup_content}")
         if self.dedup_ttl_s < 1 or self.socket_timeout_s <= 0:
             raise ValueError("dedup_ttl_s and socket_timeout_s must be positive")
 
@@ -91,6 +97,7 @@ class TelemetryStream:
         self._settings = settings
         self._shard = shard
         self._key = names.TELEMETRY_STREAM.format(shard=shard)
+        self._content_keys = [name.format(shard=shard) for name in CONTENT_KEYS]
         self._append = client.register_script(APPEND)
         self._next_memory_check_s = 0.0
         self._recovering: dict[tuple[str, str], str | None] = {}
@@ -161,18 +168,23 @@ class TelemetryStream:
         self._guard_memory()
         chunks: dict[str, int] = {}
         places: list[int] = []
+        digests: list[bytes] = []
         for reading in readings:
             if reading.seq is None:
-                places.extend((0, 0))
+                if reading.content_key is not None:
+                    digests.append(reading.content_key)
+                places.extend((0, len(digests) if reading.content_key is not None else 0))
                 continue
             chunk, bit = divmod(reading.seq, CHUNK_BITS)
             key = f"{DEDUP_PREFIX}:{self._shard}:{reading.tenant}/{reading.device}/{reading.boot_id}:{chunk}"
             places.extend((chunks.setdefault(key, len(chunks) + 1), bit))
         # Two numbers per reading in one argument: redis-py spends more on an argument than on anything else here.
         packed = struct.pack(f"<{len(places)}I", *places)
-        arguments: list[Any] = [self._settings.dedup_ttl_s, packed, *map(encode_reading, readings)]
+        settings = self._settings
+        arguments: list[Any] = [settings.dedup_ttl_s, settings.dedup_content, packed, b"".join(digests)]
+        arguments += map(encode_reading, readings)
         with _translated():
-            stored = int(self._append(keys=[self._key, *chunks], args=arguments))
+            stored = int(self._append(keys=[self._key, *self._content_keys, *chunks], args=arguments))
         return Appended(stored, len(readings) - stored)
 
     def read_group(self, group: str, consumer: str, count: int, block_ms: int = 500) -> list[StoredReading]:

@@ -108,6 +108,8 @@ ROUTES: Mapping[tuple[str, str], Role | Access] = {
     ("POST", "/api/v1/notifications/replay"): Role.ADMIN,
     # What a Prometheus calls that takes us for an Alertmanager.
     ("POST", "/api/v2/alerts"): Role.OPERATOR,
+    ("GET", "/api/v1/dead-letters/{}"): Role.OPERATOR,
+    ("POST", "/api/v1/dead-letters/replay"): Role.OPERATOR,
 }
 """(method, path with ``{}`` for each parameter) -> least role."""
 
@@ -139,6 +141,9 @@ CLI: Mapping[str, Role | Access] = {
     "command": Role.OPERATOR,
     "notifications dead": Role.OPERATOR,
     "notifications replay": Role.ADMIN,
+    "dead-letters list": Role.OPERATOR,
+    "dead-letters show": Role.OPERATOR,
+    "dead-letters replay": Role.OPERATOR,
 }
 """Commands of ``watchfloor``."""
 

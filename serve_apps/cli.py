@@ -18,7 +18,7 @@ from rich.console import Console
 from cluster.errors import ClusterError
 from cluster.settings import Settings
 from ingest.choices import BrokerKind, ExportKind, FileFormat
-from serve_apps import cli_circuits, cli_directory, cli_notifications, cli_rules
+from serve_apps import cli_circuits, cli_dead_letters, cli_directory, cli_notifications, cli_rules
 from serve_apps.cli_options import EXIT_NOT_RUNNING, AsJson, DataDir, fail, running, settings_of
 from serve_apps.floor_state import FloorFolder, FloorRecord
 
@@ -29,6 +29,7 @@ app.add_typer(cli_rules.app, name="rules")
 app.add_typer(cli_directory.app, name="directory")
 app.add_typer(cli_circuits.app, name="circuits")
 app.add_typer(cli_notifications.app, name="notifications")
+app.add_typer(cli_dead_letters.app, name="dead-letters")
 
 
 @app.command()

@@ -22,6 +22,8 @@ def make_delivery(
     qos: int = 1,
     is_dup: bool = False,
     is_retained: bool = False,
+    content_type: str = "",
+    user_properties: tuple[tuple[str, str], ...] = (),
 ) -> Delivery:
     """Return a delivery as the network thread would make it."""
     return Delivery(
@@ -34,12 +36,20 @@ def make_delivery(
         is_retained=is_retained,
         received_at=NOW,
         payload_bytes=len(payload),
+        content_type=content_type,
+        user_properties=user_properties,
     )
 
 
-def make_reading(seq: int | None = 1, device: str = "pump-7", boot_id: str = "b1", ts: float = NOW) -> Reading:
+def make_reading(
+    seq: int | None = 1,
+    device: str = "pump-7",
+    boot_id: str = "b1",
+    ts: float = NOW,
+    content_key: bytes | None = None,
+) -> Reading:
     """Return a reading of one metric."""
-    return Reading("acme", device, boot_id, seq, ts, {"temp": 20.5}, None, ts)
+    return Reading("acme", device, boot_id, seq, ts, {"temp": 20.5}, None, ts, content_key=content_key)
 
 
 class RecordingObserver:

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import orjson
@@ -146,6 +146,7 @@ class Ingest:
     engine: Engine
     root: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:10]}")
     settings: IngestSettings = field(default_factory=lambda: IngestSettings(tick_s=0.1, directory_s=0.2))
+    mqtt: MqttSettings = field(default_factory=lambda: MqttSettings(keepalive_s=2))
     statuses: list[IngestStatus] = field(default_factory=list)
     num_wakes: int = 0
     service: IngestService | None = None
@@ -166,7 +167,7 @@ class Ingest:
             engine=self.engine,
             stream=self._service_stream,
             settings=self.settings,
-            mqtt=MqttSettings(client_id=f"ingest-{self.root}", keepalive_s=2),
+            mqtt=replace(self.mqtt, client_id=f"ingest-{self.root}"),
             stores=self.stores,
             on_alerts=self._woken,
             on_tick=self.statuses.append,

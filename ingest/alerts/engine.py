@@ -84,7 +84,7 @@ class AlertEngine:
         """Write alerts that devices sent.
 
         Args:
-            alerts: in the order they came; one without a sequence number counts every time.
+            alerts: in the order they came; one without a key (``DeviceAlert.key``) counts every time.
             connection: an open ``write_transaction`` to join; None: one of its own. A caller
                 with its own connection repeats the whole transaction on a conflict.
 
@@ -315,7 +315,6 @@ def _evidence_of(report: AlertReport, alert: Alert) -> Evidence | None:
 
 
 def _device_report(alert: DeviceAlert) -> AlertReport:
-    key = None if alert.seq is None else f"alert:{alert.tenant}/{alert.device}:{alert.boot_id}/{alert.seq}"
     sighting = Sighting(
         at=alert.ts,
         actor="device",
@@ -330,7 +329,7 @@ def _device_report(alert: DeviceAlert) -> AlertReport:
         tenant=alert.tenant,
         device_id=alert.device,
         fingerprint=fingerprint(alert.tenant, SourceKind.DEVICE, alert.alert_type, alert.device, alert.metric),
-        reading_key=key,
+        reading_key=alert.key,
         sighting=sighting,
         kind=SourceKind.DEVICE,
         rule=alert.alert_type,

@@ -30,6 +30,7 @@ from ingest.errors import (
     BrokerUnavailableError,
     CommandConflictError,
     CommandNotFoundError,
+    DeadLetterNotFoundError,
     DeviceBusyError,
     DirectoryConflictError,
     DirectoryNotFoundError,
@@ -48,6 +49,7 @@ RETRY_AFTER_S = 2
 NOT_FOUND = (
     AlertNotFoundError,
     CommandNotFoundError,
+    DeadLetterNotFoundError,
     DirectoryNotFoundError,
     HeartbeatNotFoundError,
     RunNotFoundError,

@@ -92,5 +92,7 @@ SHAPES: Mapping[tuple[str, str], Schema] = {
     ("GET", "/api/v1/notifications/dead"): _holds(items=OBJECTS, next_cursor={"type": ["string", "null"]}),
     ("POST", "/api/v1/notifications/replay"): _holds(replayed={"type": "integer"}),
     ("GET", "/api/v1/dead-letters"): _holds(items=OBJECTS, next_cursor=OPTIONAL_NUMBER),
+    ("GET", "/api/v1/dead-letters/{}"): _holds(id=NUMBER, topic=TEXT, reason=TEXT, payload_base64=TEXT),
+    ("POST", "/api/v1/dead-letters/replay"): _holds(items=OBJECTS, counts=OBJECT, next_cursor=OPTIONAL_NUMBER),
 }
 """(method, path with ``{}`` for each parameter) -> schema of its successful answer."""

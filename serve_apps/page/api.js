@@ -75,4 +75,5 @@ export const api = {
   lanes: () => call("GET", "lanes"),
   models: () => call("GET", "models"),
   deadLetters: (params = {}) => call("GET", `dead-letters${query(params)}`),
+  replayDeadLetters: (ids) => call("POST", "dead-letters/replay", { ids }),
 };

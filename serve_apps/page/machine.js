@@ -73,15 +73,34 @@ export class Machine {
     setAttr(this.open, "aria-expanded", String(this._isOpen));
     setText(this.open, this._isOpen ? "hide" : "show");
     this.letters.hidden = !this._isOpen;
-    if (!this._isOpen) return;
-    setText(this.letters, "Loading…");
+    if (this._isOpen) await this._loadLetters();
+  }
+
+  /** Show the newest letters, with `said` above them: what became of the last replay. */
+  async _loadLetters(said = "") {
+    if (!said) setText(this.letters, "Loading…");
     try {
       const { items } = await this.api.deadLetters({ limit: 50 });
-      const rows = items.map((item) => h("tr", {}, h("td", { title: utc(item.at) }, utc(item.at).slice(11, 19)), h("td", {}, item.reason), h("td", {}, item.topic), h("td", { title: item.preview ?? "" }, item.detail ?? "")));
-      this.letters.replaceChildren(h("table", {}, h("thead", {}, h("tr", {}, ...["At", "Reason", "Topic", "Detail"].map((name) => h("th", {}, name)))), h("tbody", {}, ...rows)));
+      const heads = ["At", "Reason", "Topic", "Detail", ""].map((name) => h("th", {}, name));
+      const rows = items.map((item) => h("tr", {},
+        h("td", { title: utc(item.at) }, utc(item.at).slice(11, 19)), h("td", {}, item.reason), h("td", {}, item.topic), h("td", { title: item.preview ?? "" }, item.detail ?? ""),
+        h("td", {}, h("button", { type: "button", class: "link-button", title: "Try it again, as after a repair", onclick: (event) => this._replay(item, event.target) }, "replay"))));
+      this.letters.replaceChildren(h("p", { role: "status" }, said), h("table", {}, h("thead", {}, h("tr", {}, ...heads)), h("tbody", {}, ...rows)));
     } catch (error) {
       setText(this.letters, `Not loaded: ${error.message}.`);
     }
+  }
+
+  async _replay(item, button) {
+    button.disabled = true;
+    let said;
+    try {
+      const { items: [done] } = await this.api.replayDeadLetters([item.id]);
+      said = done.outcome === "refused" ? `Refused again: ${done.reason} ${done.detail}` : done.outcome === "known" ? "It had been stored before." : "Stored.";
+    } catch (error) {
+      said = `Not replayed: ${error.message}.`;
+    }
+    await this._loadLetters(said);
   }
 }
 

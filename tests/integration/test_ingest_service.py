@@ -3,8 +3,10 @@
 import hashlib
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -19,6 +21,8 @@ from ingest_parts import (
     own_mosquitto,
     own_valkey,
 )
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from sqlalchemy import select
 
 from cluster.store import read_transaction
@@ -27,9 +31,11 @@ from ingest.dead_letter import DeadLetterStore
 from ingest.delivery import MAX_PAYLOAD_BYTES
 from ingest.device_mqtt import DeviceConnection
 from ingest.directory import DeviceDirectory
+from ingest.inbox import MqttSettings
 from ingest.ingest_service import IngestSettings
 from ingest.mqtt_address import MqttAddress
-from ingest.payload import Reason
+from ingest.mqtt_paho import new_client
+from ingest.payload import Flag, Reason
 from ingest.topics import TopicClass
 
 pytestmark = [pytest.mark.mqtt, pytest.mark.redis]
@@ -310,24 +316,76 @@ def test_a_flood_above_the_queue_is_not_lost(
     valkey.stop()
 
 
-def test_a_hundred_equal_unkeyed_readings_are_a_hundred_rows(mqtt_url: str, make_ingest: MakeIngest) -> None:
-    """Nothing is dropped for its content alone."""
+def test_equal_readings_without_a_number(mqtt_url: str, make_ingest: MakeIngest) -> None:
+    """Nothing is dropped for its content alone: 100 are 100 rows. With a device time they are one reading."""
     ingest = make_ingest(mqtt_url)
     ingest.start()
     client: DeviceConnection[int] = DeviceConnection(MqttAddress.parse(mqtt_url), f"{ingest.root}-plain")
     client.start()
     assert client.wait_connected(10.0)
-    payload = orjson.dumps({"values": {"value": 1.0}})
+    now_ms = int(time.time() * 1000)
     for number in range(100):
-        client.publish(ingest.tree.build(TopicClass.TELEMETRY, "demo", "plain"), payload, number, 5.0)
+        for device, head in (("plain", {}), ("timed", {"ts": now_ms}), ("ticking", {"ts": now_ms + number})):
+            payload = orjson.dumps(head | {"values": {"value": 1.0}})
+            client.publish(ingest.tree.build(TopicClass.TELEMETRY, "demo", device), payload, number, 5.0)
 
-    assert eventually(lambda: len(ingest.stored()) == 100)
+    assert eventually(lambda: len(ingest.stored()) == 201)
+    assert eventually(lambda: ingest.status().duplicates_total == 99)
+    rows = Counter(reading.device for reading in ingest.stored())
+    assert rows == {"plain": 100, "timed": 1, "ticking": 100}
+    assert all((Flag.UNKEYED in reading.flags) == (reading.device == "plain") for reading in ingest.stored())
     client.stop()
+
+
+@pytest.mark.mosquitto
+def test_the_version_is_negotiated(tmp_path: Path, mqtt_url: str, make_ingest: MakeIngest) -> None:
+    """A URL without a version gets MQTT 5 from mosquitto and 3.1.1 from nats-server."""
+    mosquitto = own_mosquitto(tmp_path / "b", "auto")
+    mosquitto.start()
+    spoken = []
+    for url in (mosquitto.url, mqtt_url.replace("version=3.1.1", "version=auto")):
+        ingest = make_ingest(url)
+        ingest.start()
+        spoken.append(ingest.status().mqtt_version)
+        ingest.stop()
+    mosquitto.stop()
+
+    assert spoken == ["5", "3.1.1"]
+
+
+@pytest.mark.mosquitto
+def test_the_brokers_word_on_a_message_is_taken(tmp_path: Path, make_ingest: MakeIngest) -> None:
+    """User and time as MQTT 5 user properties, a content type that nobody reads, and a foreign user."""
+    mosquitto = own_mosquitto(tmp_path / "b", "5")
+    mosquitto.start()
+    mqtt = MqttSettings(keepalive_s=2, user_property="user", time_property="at")
+    ingest = make_ingest(mosquitto.url, mqtt=mqtt)
+    ingest.start()
+    client = new_client(MqttAddress.parse(mosquitto.url), "device", has_session=False)
+    client.connect(MqttAddress.parse(mosquitto.url).host, MqttAddress.parse(mosquitto.url).port)
+    client.loop_start()
+    for number, (user, content_type) in enumerate(
+        [("demo.pump-7", None), ("demo", "application/json"), ("other", None), ("demo", "application/cbor")]
+    ):
+        properties: Any = Properties(PacketTypes.PUBLISH)
+        properties.UserProperty = [("user", user), ("noise", "x" * 1000), ("at", "1790000000500")]
+        if content_type:
+            properties.ContentType = content_type
+        topic = ingest.tree.build(TopicClass.TELEMETRY, "demo", "pump-7")
+        client.publish(topic, telemetry(seq=number), qos=1, properties=properties).wait_for_publish(10.0)
+
+    letters = DeadLetterStore(ingest.engine, "test")
+    assert eventually(lambda: {row.reason for row in letters.list()} == {Reason.FOREIGN_TENANT, Reason.UNKNOWN_CODEC})
+    assert eventually(lambda: [reading.seq for reading in ingest.stored()] == [0, 1])
+    assert {reading.broker_ts for reading in ingest.stored()} == {1_790_000_000.5}
+    client.loop_stop()
+    ingest.stop()
+    mosquitto.stop()
 
 
 def test_a_refused_mqtt_5_is_named_with_the_way_out(mqtt_url: str, make_ingest: MakeIngest) -> None:
     """The embedded broker speaks 3.1.1 only; the status says what to change."""
-    ingest = make_ingest(f"{mqtt_url}?version=5")
+    ingest = make_ingest(mqtt_url.replace("version=3.1.1", "version=5"))
     ingest.start(wait=False)
 
     assert eventually(lambda: "remove ?version=5" in (ingest.status().broker_problem or ""))

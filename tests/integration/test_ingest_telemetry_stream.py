@@ -76,6 +76,26 @@ def test_a_hundred_equal_readings_without_a_number_are_a_hundred(stream: Telemet
     assert len(seqs(stream)) == 100
 
 
+def content(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def test_without_numbers_a_reading_is_known_by_time_and_content(redis_url: str) -> None:
+    """A redelivery is one row, from another instance too; what is older than the memory is new again."""
+    stream = TelemetryStream.open(redis_url, TelemetrySettings(dedup_content=100))
+    readings = [make_reading(None, content_key=content(number)) for number in range(60)]
+
+    assert stream.append([*readings, make_reading(1), make_reading(None), readings[0]]) == Appended(62, 1)
+    assert TelemetryStream.open(redis_url).append(readings) == Appended(0, 60)
+    for start in range(60, 160, 20):
+        stream.append([make_reading(None, content_key=content(number)) for number in range(start, start + 20)])
+    assert stream.append(readings) == Appended(0, 60), "the newest 100 are remembered at least"
+    for start in range(200, 420, 20):
+        stream.append([make_reading(None, content_key=content(number)) for number in range(start, start + 20)])
+    assert stream.append(readings[:1]) == Appended(1, 0), "and 200 at most"
+    stream.close()
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 30)), max_size=20), max_size=8))
 def test_any_order_of_repeats_stores_each_key_once(redis_url: str, batches: list[list[tuple[str, int]]]) -> None:

@@ -57,7 +57,7 @@ FIELDS = {
     ),
     "ingest_status": (
         "alerts_total blocked broker broker_connected broker_problem dead_letters devices_online duplicates_total "
-        "lag_s rate readings_total stores window"
+        "lag_s mqtt_version rate readings_total stores window"
     ),
     "model_update": f"{MODEL} alias metrics revision",
     "command_update": "command command_id event",
@@ -130,6 +130,7 @@ def ingest_stops(broadcaster: Broadcaster) -> None:
         devices_online=1,
         broker_connected=True,
         broker="mqtt://127.0.0.1:1883",
+        mqtt_version="3.1.1",
         broker_problem=None,
         blocked={"alert": "the store is away"},
     )

@@ -6,7 +6,7 @@ import hashlib
 import pytest
 from sqlalchemy import Engine
 
-from ingest.dead_letter import KEPT_BYTES, DeadLetter, DeadLetterStore
+from ingest.dead_letter import KEPT_BYTES, DeadLetter, DeadLetterStore, LetterQuery
 from ingest.payload import Reason
 
 
@@ -123,3 +123,44 @@ def test_no_letter_is_refused_for_its_texts(store: DeadLetterStore, topic: str) 
     (row,) = store.list()
     assert len(row.topic) <= 512
     assert "\0" not in row.topic + row.detail
+
+
+def test_letters_are_found_by_reason_and_by_the_beginning_of_their_topic(store: DeadLetterStore) -> None:
+    """An underscore in a tenant is a letter and no wildcard."""
+    store.add(
+        [letter(b"a", "wf/a_b/d/alert"), letter(b"b", "wf/axb/d/alert", reason=Reason.EMPTY), letter(b"c", "x/y")]
+    )
+
+    assert [row.payload for row in store.find(LetterQuery(topic="wf/a_b/"))] == [b"a"]
+    assert [row.payload for row in store.find(LetterQuery(reason=Reason.EMPTY))] == [b"b"]
+    assert store.find(LetterQuery(reason=Reason.EMPTY, under="wf/a_b/")) == ()
+
+
+def test_a_replayed_letter_waits_no_more_until_it_comes_again(store: DeadLetterStore) -> None:
+    """It stays to be looked at; one that was refused again keeps its count and gets the new reason."""
+    store.add([letter(b"a"), letter(b"b"), letter(b"b")])
+    b, a = store.list()
+    store.replayed(a, 5.0, "nora")
+    store.refused_again(b, Reason.TOO_DEEP, "still")
+
+    (waiting,) = store.list()
+    assert (waiting.count, waiting.replays, waiting.reason, waiting.detail) == (2, 1, "too_deep", "still")
+    (done,) = store.find(LetterQuery(is_replayed=True))
+    assert (done.replayed_at, done.replayed_by, done.replays) == (5.0, "nora", 1)
+    assert store.total() == 2
+    assert store.by_reason() == {"too_deep": 2}
+
+    store.add([letter(b"a", is_repeat=True)])
+    assert store.total() == 2, "a redelivery of what was replayed"
+    store.add([letter(b"a")])
+    assert store.total() == 4
+
+
+def test_a_letter_that_came_again_during_its_replay_goes_on_waiting(store: DeadLetterStore) -> None:
+    """Nobody has tried the second one."""
+    store.add([letter()])
+    (seen,) = store.list()
+    store.add([letter()])
+    store.replayed(seen, 5.0, "nora")
+
+    assert store.total() == 2

@@ -38,9 +38,9 @@ def test_a_batch_is_cut_by_bytes_and_a_giant_travels_alone() -> None:
     [pytest.param(3, 1000, 3, id="by-count"), pytest.param(100, 25, 3, id="by-bytes")],
 )
 def test_a_full_queue_refuses_the_newest(count: int, size: int, fitting: int) -> None:
-    """Both bounds hold, and room comes back with the next batch."""
+    """Both bounds hold, topics included, and room comes back with the next batch."""
     queue = DeliveryQueue(count, size)
-    taken = [queue.put(make_delivery(payload=b"x" * 10)) for _ in range(5)]
+    taken = [queue.put(make_delivery("t" * 4, b"x" * 6)) for _ in range(5)]
 
     assert taken.count(True) == fitting
     assert not queue.has_room()

@@ -31,6 +31,7 @@ EXAMPLES = [
     errors.RulesFileError("rules.yaml", ("line 1: is no YAML",)),
     errors.ReceiverUnavailableError("example.com", "503"),
     errors.ReceiverRefusedError("example.com", 429, "busy", 30.0),
+    errors.DeadLetterNotFoundError(7),
 ]
 
 

@@ -10,7 +10,7 @@ from ingest.dead_letter import DeadLetter
 from ingest.decoder import ClockTolerance
 from ingest.delivery import MAX_PAYLOAD_BYTES, cut_payload
 from ingest.payload import CommandAck, DeviceAlert, Reading, Reason, StateChange
-from ingest.pipeline import Pipeline
+from ingest.pipeline import BrokerWord, Pipeline, tenant_of_user
 from ingest.topics import TopicTree
 
 
@@ -75,7 +75,7 @@ def test_a_payload_at_the_limit_is_used() -> None:
 
 def test_a_retained_copy_without_a_key_is_not_taken(pipeline: Pipeline) -> None:
     """The broker repeats it at each subscribe; with a key it is stored once, without it each time."""
-    unkeyed = make_delivery(payload=telemetry(seq=...), is_retained=True)
+    unkeyed = make_delivery(payload=telemetry(seq=..., ts=...), is_retained=True)
     keyed = make_delivery(payload=telemetry(), is_retained=True)
 
     assert pipeline.judge(unkeyed) is None
@@ -91,3 +91,87 @@ def test_a_redelivered_dead_letter_has_the_same_key(pipeline: Pipeline) -> None:
     assert isinstance(again, DeadLetter)
     assert first.key == again.key
     assert (first.is_repeat, again.is_repeat) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "kind"),
+    [
+        pytest.param("", Reading, id="none"),
+        pytest.param("application/json", Reading, id="json"),
+        pytest.param("Application/JSON; charset=utf-8", Reading, id="json-as-some-write-it"),
+        pytest.param("application/cbor", DeadLetter, id="cbor"),
+        pytest.param("gzip", DeadLetter, id="b32-compressed"),
+        pytest.param("x" * 60_000, DeadLetter, id="endless"),
+    ],
+)
+def test_the_content_type_picks_the_codec(pipeline: Pipeline, content_type: str, kind: type) -> None:
+    """One that nobody here reads is set aside with its reason, not guessed at."""
+    judged = pipeline.judge(make_delivery(payload=telemetry(), content_type=content_type))
+
+    assert type(judged) is kind
+    if isinstance(judged, DeadLetter):
+        assert judged.reason is Reason.UNKNOWN_CODEC
+        assert content_type not in judged.detail
+
+
+def by(*users: str) -> tuple[tuple[str, str], ...]:
+    return tuple(("user", user) for user in users)
+
+
+@pytest.mark.parametrize(
+    ("properties", "is_own"),
+    [
+        pytest.param(by("acme"), True, id="the-tenant"),
+        pytest.param(by("acme.pump-7"), True, id="a-device-of-it"),
+        pytest.param(by("acme", "acme"), True, id="said-twice"),
+        pytest.param(by("acme-2"), False, id="longer"),
+        pytest.param(by("other.acme"), False, id="of-another"),
+        pytest.param(by("other", "acme"), False, id="device-lies-broker-appends"),
+        pytest.param(by("acme", "other"), False, id="broker-first"),
+        pytest.param(by(""), False, id="nobody"),
+        pytest.param((("User", "acme"),), False, id="another-property"),
+        pytest.param((), False, id="missing"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["telemetry", "alert", "state"])
+def test_b16_a_publisher_of_another_tenant_is_refused(
+    properties: tuple[tuple[str, str], ...], is_own: bool, kind: str
+) -> None:
+    """Where the broker names the user, the topic's tenant must be the user's, for all that a device says."""
+    pipeline = Pipeline(TopicTree("wf"), ClockTolerance(), BrokerWord(user="user"))
+    payload = {"telemetry": telemetry(), "alert": alert(), "state": b'{"online":true}'}[kind]
+    judge = pipeline.judge_presence if kind == "state" else pipeline.judge
+
+    judged = judge(make_delivery(f"wf/acme/pump-7/{kind}", payload, user_properties=properties))
+
+    assert isinstance(judged, DeadLetter) is not is_own
+    if isinstance(judged, DeadLetter):
+        assert judged.reason is Reason.FOREIGN_TENANT
+
+
+def test_a_user_name_begins_with_its_tenant() -> None:
+    """Up to the first character that no tenant has."""
+    names = ("acme", "acme.pump", "acme/pump", "acme:pump", "acme@host", ".acme", "")
+
+    assert [tenant_of_user(name) for name in names] == ["acme"] * 5 + ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        pytest.param(("1790000000500",), 1_790_000_000.5, id="milliseconds"),
+        pytest.param(("2026-09-21T14:13:20Z",), 1_790_000_000.0, id="iso"),
+        pytest.param(("1", "1790000000500"), 1_790_000_000.5, id="the-brokers-own-is-last"),
+        pytest.param(("soon",), None, id="no-time"),
+        pytest.param(("9" * 300,), None, id="endless"),
+        pytest.param((), None, id="missing"),
+    ],
+)
+def test_the_brokers_time_is_kept(texts: tuple[str, ...], expected: float | None) -> None:
+    """Beside the device's and ours; one that cannot be read costs nothing but itself."""
+    pipeline = Pipeline(TopicTree("wf"), ClockTolerance(), BrokerWord(time="at"))
+
+    reading = pipeline.judge(make_delivery(payload=telemetry(), user_properties=tuple(("at", text) for text in texts)))
+
+    assert isinstance(reading, Reading)
+    assert reading.broker_ts == expected

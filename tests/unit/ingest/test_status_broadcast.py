@@ -24,6 +24,7 @@ def status(stores: dict[str, StoreReport] | None = None, **blocked: str) -> Inge
         devices_online=0,
         broker_connected=True,
         broker="mqtt://127.0.0.1:1883",
+        mqtt_version="3.1.1",
         broker_problem=None,
         blocked=blocked,
         stores=stores or {},

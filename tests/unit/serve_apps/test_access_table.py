@@ -174,7 +174,9 @@ def test_every_command_is_in_the_table() -> None:
     assert names == set(CLI)
     for name, role in CLI.items():
         if isinstance(role, Role):
+            group_name, _, rest = name.partition(" ")
             ways = {name, f"{name}s", name.replace(" ", "/"), name.replace(" ", "/{}/")}
+            ways |= {group_name} if rest == "list" else {f"{group_name}/{{}}"} if rest == "show" else set()
             asked = {ROUTES.get((method, f"/api/v1/{way}")) for method in ("GET", "POST") for way in ways}
             assert asked == {None, role}
 

@@ -1,6 +1,8 @@
 """Devices, dead letters, models, configuration and status over HTTP."""
 
+import base64
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -64,6 +66,48 @@ async def test_dead_letters_show_reason_and_beginning(api: ApiFloor) -> None:
     assert page["items"][0]["preview"] == "\ufffd"
     assert [item["topic"] for item in rest["items"]] == ["wf/demo/pump/telemetry"]
     assert [item["preview"] for item in own] == ["{nonsense"]
+
+
+async def test_a_dead_letter_is_shown_whole_and_a_foreign_one_is_not_there(api: ApiFloor) -> None:
+    """All that was kept, as base64; and replaying follows the same rule."""
+    store = DeadLetterStore(api.engine, source="test")
+    store.add([letter("wf/demo/pump/telemetry", b"\xff" * 300), letter("wf/others/pump/telemetry", b"{")])
+    other, own = (row.id for row in store.list())
+    async with api.caller("operator", tenant="demo") as caller:
+        shown = (await caller.get(f"/api/v1/dead-letters/{own}")).json()
+        answers = [
+            await caller.get(f"/api/v1/dead-letters/{other}"),
+            await caller.post("/api/v1/dead-letters/replay", json={"ids": [own, other]}),
+        ]
+        nothing = await caller.post("/api/v1/dead-letters/replay", json={"topic": "wf/others/"})
+
+    assert base64.b64decode(shown["payload_base64"]) == b"\xff" * 300
+    assert [answer.status_code for answer in answers] == [404, 404]
+    assert nothing.json() == {"items": [], "counts": {"stored": 0, "known": 0, "refused": 0}, "next_cursor": None}
+    assert [row.replays for row in store.list()] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"ids": []},
+        {"ids": [0]},
+        {"ids": [2**60]},
+        {"ids": [1], "all": True},
+        {"ids": ["1; drop table"]},
+        {"reason": "because"},
+        {"topic": ""},
+        {"all": False},
+        {"all": True, "user": "eve"},
+    ],
+)
+async def test_a_replay_says_which_letters(api: ApiFloor, body: dict[str, Any]) -> None:
+    """Never all of them by mistake."""
+    async with api.caller("operator") as caller:
+        answer = await caller.post("/api/v1/dead-letters/replay", json=body)
+
+    assert answer.status_code == 422
 
 
 def letter(topic: str, payload: bytes) -> DeadLetter:
