@@ -159,7 +159,7 @@ class DeadLetterStore:
                         sha256=letter.sha256,
                         key=letter.key,
                         source=self._source,
-                        content_type=letter.content_type[:256],
+                        content_type=_storable(letter.content_type, KEPT_DETAIL_CHARS),
                     )
                     .on_conflict_do_update(
                         index_elements=["key"],
@@ -167,7 +167,7 @@ class DeadLetterStore:
                             "count": dead_letters.c.count + (0 if letter.is_repeat else 1),
                             "last_at": letter.received_at,
                             "reason": str(letter.reason),
-                            "detail": letter.detail[:256],
+                            "detail": _storable(letter.detail, KEPT_DETAIL_CHARS),
                             # It came once more after somebody had it replayed: it waits again.
                             "replayed_at": dead_letters.c.replayed_at if letter.is_repeat else None,
                         },
