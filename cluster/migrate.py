@@ -33,6 +33,7 @@ TABLE_MODULES = (
     "ingest.live_models",
     "ingest.alerts.tables",
     "ingest.notify.tables",
+    "ingest.presence",
     "training.labels",
     "training.promotion",
 )

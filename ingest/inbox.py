@@ -59,6 +59,8 @@ class InboxStatus:
     oldest_received_at: float | None
     problem: str | None
     """Why there is no connection; None while there is one."""
+    connected_since: float | None
+    """When this connection began to receive, seconds since the epoch; None while there is none."""
 
 
 class Ending(StrEnum):

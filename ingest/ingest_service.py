@@ -32,6 +32,7 @@ from ingest.mqtt_address import MqttAddress
 from ingest.mqtt_client import MqttInbox
 from ingest.payload import CommandAck, DeviceAlert, Reading, StateChange
 from ingest.pipeline import BrokerWord, Pipeline
+from ingest.presence import Presence
 from ingest.sql_errors import translated
 from ingest.store_bounds import StoreName, StoreReport
 from ingest.store_watch import StoreWatch
@@ -65,12 +66,16 @@ class IngestSettings:
     """A device time ahead of ours by more is replaced by the time of arrival, in seconds."""
     late_s: float = 3600.0
     """A device time behind ours by more is flagged, in seconds."""
+    offline_after_s: float = 900.0
+    """A device that nothing was heard of for so long is offline though no last will came, in seconds; 0: never."""
     tick_s: float = 1.0
     """Pace of status messages and watchdogs, in seconds."""
     directory_s: float = 5.0
     """Pace at which the directory learns who was heard of, in seconds."""
 
     def __post_init__(self) -> None:
+        if self.offline_after_s < 0:
+            raise ValueError(f"offline_after_s must not be negative, got {self.offline_after_s}")
         for name in ("telemetry_batch", "telemetry_batch_bytes", "alert_batch", "queue_count", "queue_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -151,6 +156,8 @@ class IngestService:
         self._alerts = AlertEngine(engine, clock, alerts, outbox)
         self._letters = DeadLetterStore(engine, source=mqtt.client_id)
         self._directory = DeviceDirectory(engine)
+        self._known_presence = Presence(engine, self._alerts)
+        self._listening_since: float | None = None
         self._commands = CommandStore(engine, clock)
         self._on_alerts = on_alerts
         self._on_answers = on_answers
@@ -320,15 +327,22 @@ class IngestService:
         self._heard_of(acks)
         return news
 
-    def _heard_of(self, items: Sequence[Reading | DeviceAlert | CommandAck]) -> None:
+    def _heard_of(self, items: Sequence[Reading | DeviceAlert | CommandAck | StateChange]) -> None:
         with self._seen_lock:
             for item in items:
                 self._seen[item.tenant, item.device] = item.received_at
 
     def _store_states(self, states: Sequence[StateChange]) -> int:
         self._stores.check()
-        with translated(SQL):
-            self._directory.set_online({(state.tenant, state.device): state.online for state in states})
+        try:
+            with translated(SQL):
+                events = self._known_presence.announce(states)
+        except AlertConflictError as error:
+            raise StoreUnavailableError(SQL, str(error)) from error
+        if events:
+            self._on_alerts()
+        # The broker's copy says nothing about now, and a last will is the opposite of being heard of.
+        self._heard_of([state for state in states if state.online and not state.is_retained])
         return len(states)
 
     def _set_aside(self, letters: Sequence[DeadLetter]) -> None:
@@ -343,6 +357,7 @@ class IngestService:
         while not self._stop.wait(self._settings.tick_s):
             self._inbox.supervise()
             self._presence.supervise()
+            self._listen()
             now_s = time.monotonic()
             try:
                 self._count_totals()
@@ -372,6 +387,9 @@ class IngestService:
             with translated(SQL):
                 if seen:
                     self._directory.saw(seen)
+                    for tenant, device in self._known_presence.heard(seen.keys()):
+                        logger.info("device %s/%s is heard of again", tenant, device)
+                self._judge_silence()
                 self._totals.online = self._directory.count_online()
         except StoreUnavailableError:
             with self._seen_lock:
@@ -380,6 +398,33 @@ class IngestService:
         metrics.device_online.set(self._totals.online)
         metrics.stream_readings.set(self._stream.length())
         metrics.stream_memory_ratio.set(self._stream.memory_ratio())
+
+    def _judge_silence(self) -> None:
+        """Declare silent devices offline, unless the silence may be ours."""
+        deadline_s = self._settings.offline_after_s
+        now = time.time()
+        if not deadline_s or self._listening_since is None or self._listening_since > now - deadline_s:
+            return
+        try:
+            silent, events = self._known_presence.fell_silent(
+                now - deadline_s, now, f"nothing was heard of the device for {deadline_s:g} s"
+            )
+        except AlertConflictError as error:
+            logger.debug("silent devices wait for the next turn: %s", error)
+            return
+        if silent:
+            metrics.device_silent.inc(len(silent))
+            logger.info("%s devices fell silent, first %s/%s", len(silent), *silent[0])
+        if events:
+            self._on_alerts()
+
+    def _listen(self) -> None:
+        """Note since when everything that devices send is heard and stored."""
+        since = self._inbox.status().connected_since
+        if since is None or self._observer.blockages():
+            self._listening_since = None
+        elif self._listening_since is None or self._listening_since < since:
+            self._listening_since = time.time()
 
     def _measure(self, rate: float) -> IngestStatus:
         inbox = self._inbox.status()

@@ -87,6 +87,7 @@ class MqttInbox:
         self._wake_writer.setblocking(False)
         self._problem: str | None = "not connected yet"
         self._is_connected = False
+        self._connected_since: float | None = None
         self._has_session = False
         self._subscribed = threading.Event()
         self._overrun = False
@@ -146,6 +147,7 @@ class MqttInbox:
             window=len(self._window),
             oldest_received_at=oldest.received_at if oldest else None,
             problem=self._problem,
+            connected_since=self._connected_since if self._is_connected else None,
         )
 
     def _run(self) -> None:
@@ -300,6 +302,7 @@ class MqttInbox:
         refusals.extend(f"subscription refused: {code}" for code in codes if code.is_failure)
         if refusals:
             return
+        self._connected_since = time.time()
         self._is_connected = True
         self._problem = None
         self._subscribed.set()

@@ -149,6 +149,8 @@ class StateChange:
     device: str
     online: bool
     received_at: float
+    is_retained: bool = False
+    """The broker's copy of an earlier announcement, sent because we subscribed."""
 
 
 class AckStatus(StrEnum):

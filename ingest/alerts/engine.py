@@ -130,8 +130,7 @@ class AlertEngine:
             now = self._clock.time_s()
             for alert in ledger.firing_of(tenant, device_id, metric):
                 change = went_stale(alert, now, "watchfloor", reason)
-                # That it is silent is what a heartbeat's alert says: nothing makes that less certain.
-                if change is not None and alert.source_kind is not SourceKind.HEARTBEAT:
+                if change is not None and not _says_silence(alert):
                     ledger.add(change, recorded_at=now)
 
         return in_ledger(self._engine, connection, step, self._outbox)
@@ -296,6 +295,11 @@ def _run(connection: Connection, step: Step) -> list[Told]:
     ledger = Ledger(connection)
     step(ledger, connection)
     return ledger.flush()
+
+
+def _says_silence(alert: Alert) -> bool:
+    """Tell whether the alert is about silence, which silence makes no less certain; absence rules compare no value."""
+    return alert.source_kind is SourceKind.HEARTBEAT or (alert.source_kind is SourceKind.RULE and alert.value is None)
 
 
 def fingerprint(tenant: str, kind: SourceKind, rule: str, device_id: str, metric: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Dead letters can be replayed, and know how they were encoded."""
+"""Dead letters can be replayed, and know how they were encoded; devices may fall silent."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,6 +10,12 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.create_table('silent_devices',
+    sa.Column('tenant', sa.String(length=64), nullable=False),
+    sa.Column('device', sa.String(length=64), nullable=False),
+    sa.Column('since', sa.Float(), nullable=False),
+    sa.PrimaryKeyConstraint('tenant', 'device', name=op.f('pk_silent_devices'))
+    )
     with op.batch_alter_table('dead_letters', schema=None) as batch_op:
         batch_op.alter_column('source', existing_type=sa.String(length=32), type_=sa.String(length=64), existing_nullable=False)
         batch_op.add_column(sa.Column('content_type', sa.String(length=256), server_default='', nullable=False))
@@ -19,6 +25,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table('silent_devices')
     with op.batch_alter_table('dead_letters', schema=None) as batch_op:
         batch_op.drop_column('replayed_by')
         batch_op.drop_column('replayed_at')
