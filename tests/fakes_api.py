@@ -114,7 +114,12 @@ class ApiFloor:
         self.disabled = DisabledUsers(self.engine)
         self.woken = 0
         self._used: set[str] = set()
-        settings = Settings(http_port=PORT, data_dir=str(folder), storage_url=(folder / "storage").as_uri())
+        settings = Settings(
+            http_port=PORT,
+            data_dir=str(folder),
+            storage_url=(folder / "storage").as_uri(),
+            redis_url="redis://127.0.0.1:1",  # nobody: what needs a stream says that it is away
+        )
         deps = SimpleNamespace(
             settings=settings,
             engine=self.engine,

@@ -342,7 +342,7 @@ def test_a_broker_that_is_down_keeps_commands_queued_with_the_reason(
     desk.device(lambda payload: seen.append(payload["do"]) or "done")
     desk.until(desk.order(do="first"), CommandState.OK)  # from here on the broker has a session for the device
     broker.kill()
-    lost, kept = desk.order(timeout_s=4.0, do="lost"), desk.order(do="kept")
+    lost, kept = desk.order(timeout_s=10.0, do="lost"), desk.order(do="kept")
 
     def said() -> str:
         return " ".join(event.detail for event in desk.read(lost)[1])
