@@ -116,11 +116,11 @@ export class Store {
     };
   }
 
-  /** Take over a command; an older version is ignored, a message without the payload keeps the known one. */
+  /** Take over a command: the newer version wins, and its payload stays known, which messages leave out. */
   mergeCommand(command) {
     const known = this.commands.get(command.id);
-    if (known && known.version > command.version) return;
-    this.commands.set(command.id, { ...known, ...command });
+    // The answer to the order, with the payload, may come after the messages of what became of it.
+    this.commands.set(command.id, known?.version > command.version ? { ...command, ...known } : { ...known, ...command });
     if (this.commands.size > MAX_COMMANDS) this.commands.delete(this.commands.keys().next().value);
     this.touch("commands");
   }

@@ -60,6 +60,9 @@ test("a command only moves on, and a message without a payload keeps the one tha
   store.mergeCommand({ id: "c", state: "queued", version: 1, payload: { do: "lock" } });
   store.mergeCommand({ id: "c", state: "ok", version: 3 });
   store.mergeCommand({ id: "c", state: "sent", version: 2 });
+  store.mergeCommand({ id: "fast", state: "ok", version: 4 });
+  store.mergeCommand({ id: "fast", state: "queued", version: 1, payload: { do: "lock" } });
+  assert.deepEqual(store.commands.get("fast"), { id: "fast", state: "ok", version: 4, payload: { do: "lock" } });
   assert.deepEqual(store.commands.get("c"), { id: "c", state: "ok", version: 3, payload: { do: "lock" } });
   for (let number = 0; number < 600; number += 1) store.mergeCommand({ id: `x${number}`, version: 1 });
   assert.equal(store.commands.size, 500);
