@@ -68,6 +68,7 @@ class HubSocket:
         self.calls_total = 0
         self.closed: Counter[str] = Counter()
         """Connections that this side ended, by reason."""
+        self.is_closed = False
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -80,11 +81,13 @@ class HubSocket:
         self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Peer(self), self.address.path)
 
     async def close(self) -> None:
-        """Stop listening and end all connections."""
+        """Stop listening and end all connections, those included that were just taken and are not made yet."""
+        self.is_closed = True
+        if self._server is not None:
+            self._server.close()
         for peer in list(self.peers):
             peer.end("closed")
         if self._server is not None:
-            self._server.close()
             await self._server.wait_closed()
         await asyncio.to_thread(Path(self.address.path).unlink, missing_ok=True)
 
@@ -123,7 +126,9 @@ class _Peer(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=HELD_BYTES)
         self._hub.peers.add(self)
         self._greeting = asyncio.get_running_loop().call_later(self._hub.greeting_s, self.end, "silent")
-        if len(self._hub.peers) > self._hub.max_connections:
+        if self._hub.is_closed:
+            self.end("closed")
+        elif len(self._hub.peers) > self._hub.max_connections:
             self.end("too_many")
 
     def data_received(self, data: bytes) -> None:
