@@ -335,7 +335,8 @@ def test_a_broker_that_is_down_keeps_commands_queued_with_the_reason(
     broker: StoppableService, make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Back in time they go out once; out of time they say that they were never sent, and why."""
-    breaker = Breaker(BreakerSettings(failure_threshold=3, open_s=2.0))
+    # Open for longer than any pause of the sender: with a short time it might come when it may try, each time.
+    breaker = Breaker(BreakerSettings(failure_threshold=3, open_s=60.0))
     monkeypatch.setattr(commands, "get_breaker", lambda: breaker)
     desk = make_desk(broker.url)
     seen: list[object] = []
@@ -351,6 +352,7 @@ def test_a_broker_that_is_down_keeps_commands_queued_with_the_reason(
     assert desk.until(lost, CommandState.TIMED_OUT).detail.startswith("not sent in time: ")
     assert desk.read(kept)[0].state is CommandState.QUEUED
     broker.start()
+    breaker.circuit("mqtt_broker").reset("nora", "it is back")
 
     assert desk.until(kept, *FINAL).state is CommandState.OK
     assert seen == ["first", "kept"]
