@@ -27,6 +27,7 @@ TABLE_MODULES = (
     "ingest.dead_letter",
     "ingest.directory",
     "ingest.live_models",
+    "ingest.presence",
     "ingest.alerts.tables",
     "training.promotion",
 )

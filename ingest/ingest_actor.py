@@ -1,14 +1,17 @@
-"""The floor's ingest as a named Ray actor: builds the service, its relay and its broadcasts.
+"""The floor's ingest as named Ray actors: each builds the service, its relay and its broadcasts.
 
 Ray shell: it decides nothing. Killed at any moment, Ray starts it again with the same client
 id, so the broker sends what was not acknowledged; the relay publishes what was committed and
-not yet told. Invariant: one per floor.
+not yet told. Invariant: one for each number, and as many as the settings say.
 """
 
 import dataclasses
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import ray
 
 from cluster import names
 from cluster.actors import configure_process, get_or_create
@@ -33,7 +36,7 @@ CALLS_AT_ONCE = 4
 class IngestActor:
     """Ray shell of ``IngestService``."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, index: int = 0) -> None:
         configure_process("ingest")
         engine = open_engine(settings.database_url)
         self._broadcaster = get_broadcaster()
@@ -46,7 +49,8 @@ class IngestActor:
             settings=load_section(IngestSettings),
             mqtt=load_section(MqttSettings),
             on_alerts=self._relay.wake,
-            on_tick=StatusBroadcast(self._broadcaster).on_tick,
+            on_tick=StatusBroadcast(self._broadcaster, component=_name(index)).on_tick,
+            index=index,
         )
         self._relay.start()
         self._service.start()
@@ -71,6 +75,28 @@ class IngestActor:
         self._broadcaster.flush(1.0)
 
 
-def get_or_create_ingest(settings: Settings) -> Any:
-    """Return the handle of the floor's ingest actor, starting it when nobody has."""
-    return get_or_create(IngestActor, settings, name=names.INGEST, max_concurrency=CALLS_AT_ONCE)
+def get_or_create_ingest(settings: Settings) -> list[Any]:
+    """Return the handles of the floor's ingest actors, starting those that nobody has, ending those too many.
+
+    What the broker keeps for one that is too many, the first actor stores (see ``drain.py``).
+    """
+    actors = load_section(IngestSettings).actors
+    wanted = [_name(index) for index in range(actors)]
+    prefix = names.INGEST_ACTOR.format(index="")
+    running = [
+        one["name"] for one in ray.util.list_named_actors(all_namespaces=True) if one["namespace"] == names.NAMESPACE
+    ]
+    for name in running:
+        if name.startswith(prefix) and name not in wanted:
+            logger.info("ending %s: the settings want %s ingest actors", name, actors)
+            ray.kill(ray.get_actor(name, namespace=names.NAMESPACE))
+    with ThreadPoolExecutor(max_workers=len(wanted), thread_name_prefix="ingest") as pool:
+        return list(pool.map(lambda index: _get_or_create(settings, index), range(actors)))
+
+
+def _get_or_create(settings: Settings, index: int) -> Any:
+    return get_or_create(IngestActor, settings, index, name=_name(index), max_concurrency=CALLS_AT_ONCE)
+
+
+def _name(index: int) -> str:
+    return names.INGEST_ACTOR.format(index=index)

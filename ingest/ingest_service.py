@@ -23,13 +23,18 @@ from ingest.decoder import ClockTolerance
 from ingest.delivery import Delivery
 from ingest.delivery_queue import BatchLimits, DeliveryQueue
 from ingest.directory import DeviceDirectory, DeviceKey
+from ingest.drain import Drain
 from ingest.errors import AlertConflictError, StoreUnavailableError
-from ingest.inbox import MqttSettings, Subscription
+from ingest.inbox import Filters, MqttSettings, Subscription
 from ingest.lane import Lane
 from ingest.mqtt_address import MqttAddress
 from ingest.mqtt_client import MqttInbox
 from ingest.payload import DeviceAlert, Reading, StateChange
 from ingest.pipeline import BrokerWord, Pipeline
+from ingest.presence import Presence
+from ingest.session_store import Session
+from ingest.shares import check_tenants
+from ingest.sharing import Sharing
 from ingest.sql_errors import translated
 from ingest.telemetry_redis import TelemetryStream
 from ingest.topics import TopicClass, TopicTree
@@ -47,6 +52,11 @@ EXPIRY_S = 3600.0
 class IngestSettings:
     """Batches, queues and housekeeping of ingest."""
 
+    actors: int = 1
+    """Ingest actors of the floor; more than one share the work where the broker has shared subscriptions."""
+    tenants: tuple[str, ...] = ()
+    """Tenants to deal out to several actors where the broker has none, comma-separated; every other one is the
+    first actor's."""
     telemetry_batch: int = 500
     """Readings stored together."""
     telemetry_batch_bytes: int = 4 * 1024 * 1024
@@ -63,6 +73,8 @@ class IngestSettings:
     """A device time ahead of ours by more is replaced by the time of arrival, in seconds."""
     late_s: float = 3600.0
     """A device time behind ours by more is flagged, in seconds."""
+    offline_after_s: float = 900.0
+    """A device that nothing was heard of for so long is offline though no last will came, in seconds; 0: never."""
     tick_s: float = 1.0
     """Pace of status messages and watchdogs, in seconds."""
     directory_s: float = 5.0
@@ -71,9 +83,12 @@ class IngestSettings:
     """Days that a dead letter is kept after it last came."""
 
     def __post_init__(self) -> None:
-        for name in ("telemetry_batch", "telemetry_batch_bytes", "alert_batch", "queue_count", "queue_bytes"):
+        for name in ("actors", "telemetry_batch", "telemetry_batch_bytes", "alert_batch", "queue_count", "queue_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_tenants(self.tenants)
+        if self.offline_after_s < 0:
+            raise ValueError(f"offline_after_s must not be negative, got {self.offline_after_s}")
         for name in ("tick_s", "directory_s", "dead_letter_days"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -121,16 +136,21 @@ class IngestService:
         mqtt: MqttSettings,
         on_alerts: Callable[[], None],
         on_tick: Callable[[IngestStatus], None],
+        index: int = 0,
     ) -> None:
         """Wire the parts.
 
         Args:
             on_alerts: called after alerts were committed; must not wait.
             on_tick: called with the status once per ``settings.tick_s``; must not wait.
+            index: which of ``settings.actors`` this is; the first one also looks after presence.
         """
         clock = SystemClock()
         tree = TopicTree(topic_root)
         self._settings = settings
+        self._mqtt = mqtt
+        self._address = address
+        self._tree = tree
         self._stream = stream
         self._pipeline = Pipeline(
             tree,
@@ -138,8 +158,20 @@ class IngestService:
             BrokerWord(user=mqtt.user_property, time=mqtt.time_property),
         )
         self._alerts = AlertEngine(engine, clock)
-        self._letters = DeadLetterStore(engine, source=mqtt.client_id)
+        self._sharing = Sharing(
+            address=address,
+            tree=tree,
+            engine=engine,
+            name=mqtt.client_id,
+            index=index,
+            actors=settings.actors,
+            tenants=settings.tenants,
+            new_drain=self._new_drain,
+        )
+        self._letters = DeadLetterStore(engine, source=self._sharing.client_id)
         self._directory = DeviceDirectory(engine)
+        self._known_presence = Presence(engine, self._alerts)
+        self._listening_since: float | None = None
         self._on_alerts = on_alerts
         self._on_tick = on_tick
         self._stop = threading.Event()
@@ -158,22 +190,28 @@ class IngestService:
         )
         self._inbox = MqttInbox(
             address,
-            Subscription(mqtt.client_id, tree.everything, has_session=True),
+            Subscription(client_id=self._sharing.client_id, has_session=True, filters=self._sharing.filters),
             mqtt,
-            deliver=self._route,
-            has_room=lambda: self._telemetry_queue.has_room() and self._alert_queue.has_room(),
+            deliver=self._take,
+            has_room=self._has_room,
             observer=metrics.ConnectionMetrics("main"),
         )
-        # Apart from the main one: a shared subscription, which the main one will become, gets no
-        # retained messages. Without a session, because the broker repeats the states anyway.
-        self._presence = MqttInbox(
-            address,
-            Subscription(f"{mqtt.client_id}-presence", tree.states, has_session=False),
-            mqtt,
-            deliver=self._presence_queue.put,
-            has_room=self._presence_queue.has_room,
-            observer=metrics.ConnectionMetrics("presence"),
-        )
+        # Apart from the main one: a shared subscription gets no retained messages. Without a session, because
+        # the broker repeats the states anyway.
+        self._presence: MqttInbox | None = None
+        if index == 0:
+            self._presence = MqttInbox(
+                address,
+                Subscription(
+                    client_id=f"{self._sharing.client_id}-presence",
+                    has_session=False,
+                    filters=lambda: Filters((tree.states,)),
+                ),
+                mqtt,
+                deliver=self._presence_queue.put,
+                has_room=self._presence_queue.has_room,
+                observer=metrics.ConnectionMetrics("presence"),
+            )
         shared: dict[str, Any] = {
             "set_aside": self._set_aside,
             "observer": self._observer,
@@ -192,7 +230,7 @@ class IngestService:
                 ),
                 judge=self._pipeline.judge,
                 store=self._store_readings,
-                settle=self._inbox.settle,
+                settle=self._settle,
                 **shared,
             ),
             Lane(
@@ -202,7 +240,7 @@ class IngestService:
                 BatchLimits(count=settings.alert_batch, payload_bytes=settings.telemetry_batch_bytes, linger_s=0.0),
                 judge=self._pipeline.judge,
                 store=self._store_alerts,
-                settle=self._inbox.settle,
+                settle=self._settle,
                 **shared,
             ),
             Lane(
@@ -212,7 +250,7 @@ class IngestService:
                 BatchLimits(count=1000, payload_bytes=settings.telemetry_batch_bytes, linger_s=0.1),
                 judge=self._pipeline.judge_presence,
                 store=self._store_states,
-                settle=self._presence.settle,
+                settle=self._settle_states,
                 **shared,
             ),
         )
@@ -223,7 +261,8 @@ class IngestService:
             self._spawn(f"lane-{lane.name}", partial(lane.step, STEP_S))
         self._spawn("tick", self._tick)
         self._inbox.start()
-        self._presence.start()
+        if self._presence is not None:
+            self._presence.start()
 
     def wait_subscribed(self, timeout_s: float) -> bool:
         """Wait until the broker keeps messages for us; False when time ran out."""
@@ -232,8 +271,10 @@ class IngestService:
     def stop(self, timeout_s: float = 10.0) -> None:
         """Stop in order: no new messages, then the lanes. What is not acknowledged stays with the broker."""
         self._inbox.stop()
-        self._presence.stop()
+        if self._presence is not None:
+            self._presence.stop()
         self._stop.set()
+        self._sharing.stop()
         for queue in (self._telemetry_queue, self._alert_queue, self._presence_queue):
             queue.close()
         deadline_s = time.monotonic() + timeout_s
@@ -256,6 +297,38 @@ class IngestService:
         thread = threading.Thread(target=loop, name=f"ingest-{name}", daemon=True)
         thread.start()
         self._threads.append(thread)
+
+    def _has_room(self) -> bool:
+        return self._telemetry_queue.has_room() and self._alert_queue.has_room()
+
+    def _new_drain(self, session: Session) -> Drain:
+        return Drain(
+            session,
+            self._address,
+            self._tree,
+            self._mqtt,
+            deliver=self._route,
+            has_room=self._has_room,
+            observer=metrics.ConnectionMetrics("drain"),
+        )
+
+    def _settle(self, deliveries: Sequence[Delivery]) -> None:
+        drain = self._sharing.drain
+        if drain is None:
+            self._inbox.settle(deliveries)
+            return
+        for inbox, own in ((self._inbox, self._sharing.client_id), (drain.inbox, drain.session.client_id)):
+            inbox.settle([delivery for delivery in deliveries if delivery.client_id == own])
+
+    def _settle_states(self, deliveries: Sequence[Delivery]) -> None:
+        if self._presence is not None:
+            self._presence.settle(deliveries)
+
+    def _take(self, delivery: Delivery) -> bool:
+        if self._sharing.is_ours(delivery):
+            return self._route(delivery)
+        self._inbox.settle([delivery])
+        return True
 
     def _route(self, delivery: Delivery) -> bool:
         kind = self._pipeline.topic_class(delivery)
@@ -282,14 +355,21 @@ class IngestService:
         self._heard_of(alerts)
         return min(len(events), len(alerts))
 
-    def _heard_of(self, items: Sequence[Reading | DeviceAlert]) -> None:
+    def _heard_of(self, items: Sequence[Reading | DeviceAlert | StateChange]) -> None:
         with self._seen_lock:
             for item in items:
                 self._seen[item.tenant, item.device] = item.received_at
 
     def _store_states(self, states: Sequence[StateChange]) -> int:
-        with translated(SQL):
-            self._directory.set_online({(state.tenant, state.device): state.online for state in states})
+        try:
+            with translated(SQL):
+                events = self._known_presence.announce(states)
+        except AlertConflictError as error:
+            raise StoreUnavailableError(SQL, str(error)) from error
+        if events:
+            self._on_alerts()
+        # The broker's copy says nothing about now, and a last will is the opposite of being heard of.
+        self._heard_of([state for state in states if state.online and not state.is_retained])
         return len(states)
 
     def _set_aside(self, letters: Sequence[DeadLetter]) -> None:
@@ -299,12 +379,15 @@ class IngestService:
     def _tick(self) -> None:
         """Once a second: watch the connections, bring the directory up to date, say how it goes."""
         next_directory_s = next_expiry_s = last_s = time.monotonic()
-        last_stored = 0
+        last_total: int | None = None
         while not self._stop.wait(self._settings.tick_s):
             self._inbox.supervise()
-            self._presence.supervise()
+            if self._presence is not None:
+                self._presence.supervise()
+            self._listen()
             now_s = time.monotonic()
             try:
+                self._sharing.step(is_settled=self._inbox.is_settled)
                 self._count_totals()
                 if now_s >= next_directory_s:
                     next_directory_s = now_s + self._settings.directory_s
@@ -313,12 +396,13 @@ class IngestService:
                     next_expiry_s = now_s + EXPIRY_S
                     with translated(SQL):
                         self._letters.expire(time.time() - self._settings.dead_letter_days * DAY_S)
-            except StoreUnavailableError as error:
-                # The lanes report the outage; the figures stay as they were.
+            except (OSError, StoreUnavailableError) as error:
+                # The lanes and connections report the outage; the figures stay as they were.
                 logger.debug("housekeeping waits: %s", error)
-            stored = self._observer.readings_stored
-            self._status = self._measure((stored - last_stored) / max(now_s - last_s, 1e-9))
-            last_s, last_stored = now_s, stored
+            # The stream's and not this process's: it is the figure of all ingest actors together.
+            total = self._totals.readings
+            self._status = self._measure((total - (last_total or total)) / max(now_s - last_s, 1e-9))
+            last_s, last_total = now_s, total
             self._on_tick(self._status)
 
     def _count_totals(self) -> None:
@@ -336,6 +420,9 @@ class IngestService:
             with translated(SQL):
                 if seen:
                     self._directory.saw(seen)
+                    for tenant, device in self._known_presence.heard(seen.keys()):
+                        logger.info("device %s/%s is heard of again", tenant, device)
+                self._judge_silence()
                 self._totals.online = self._directory.count_online()
         except StoreUnavailableError:
             with self._seen_lock:
@@ -344,6 +431,33 @@ class IngestService:
         metrics.device_online.set(self._totals.online)
         metrics.stream_readings.set(self._stream.length())
         metrics.stream_memory_ratio.set(self._stream.memory_ratio())
+
+    def _judge_silence(self) -> None:
+        """Declare silent devices offline, unless the silence may be ours."""
+        deadline_s = self._settings.offline_after_s
+        now = time.time()
+        if not deadline_s or self._listening_since is None or self._listening_since > now - deadline_s:
+            return
+        try:
+            silent, events = self._known_presence.fell_silent(
+                now - deadline_s, now, f"nothing was heard of the device for {deadline_s:g} s"
+            )
+        except AlertConflictError as error:
+            logger.debug("silent devices wait for the next turn: %s", error)
+            return
+        if silent:
+            metrics.device_silent.inc(len(silent))
+            logger.info("%s devices fell silent, first %s/%s", len(silent), *silent[0])
+        if events:
+            self._on_alerts()
+
+    def _listen(self) -> None:
+        """Note since when everything that devices send is heard and stored."""
+        since = self._inbox.status().connected_since
+        if since is None or self._observer.blockages():
+            self._listening_since = None
+        elif self._listening_since is None or self._listening_since < since:
+            self._listening_since = time.time()
 
     def _measure(self, rate: float) -> IngestStatus:
         inbox = self._inbox.status()

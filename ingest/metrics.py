@@ -70,6 +70,9 @@ clock_skew = Histogram(
     registry=REGISTRY,
 )
 device_online = Gauge("watchfloor_device_online", "Devices that say they are online.", registry=REGISTRY)
+device_silent = Counter(
+    "watchfloor_device_silent", "Devices declared offline because nothing was heard of them.", registry=REGISTRY
+)
 stream_readings = Gauge("watchfloor_telemetry_stream_readings", "Readings in the stream.", registry=REGISTRY)
 stream_memory_ratio = Gauge(
     "watchfloor_telemetry_memory_ratio", "Share of Valkey's memory bound in use.", registry=REGISTRY

@@ -146,6 +146,8 @@ class StateChange:
     device: str
     online: bool
     received_at: float
+    is_retained: bool = False
+    """The broker's copy of an earlier announcement, sent because we subscribed."""
 
 
 def encode_reading(reading: Reading) -> bytes:

@@ -7,7 +7,7 @@ be kept.
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ingest.codecs import codec_of
 from ingest.dead_letter import DeadLetter
@@ -80,7 +80,8 @@ class Pipeline:
         try:
             codec = codec_of(delivery.content_type)
             if topic.kind is TopicClass.STATE:
-                return self._decoder.state(topic, delivery.payload, delivery.received_at, codec)
+                state = self._decoder.state(topic, delivery.payload, delivery.received_at, codec)
+                return replace(state, is_retained=delivery.is_retained)
             decoded: Reading | DeviceAlert
             if topic.kind is TopicClass.TELEMETRY:
                 broker_ts = self._broker_time(delivery) if self._broker_word.time else None

@@ -137,6 +137,7 @@ class Ingest:
     root: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:10]}")
     settings: IngestSettings = field(default_factory=lambda: IngestSettings(tick_s=0.1, directory_s=0.2))
     mqtt: MqttSettings = field(default_factory=lambda: MqttSettings(keepalive_s=2))
+    index: int = 0
     statuses: list[IngestStatus] = field(default_factory=list)
     num_wakes: int = 0
     service: IngestService | None = None
@@ -157,6 +158,7 @@ class Ingest:
             mqtt=replace(self.mqtt, client_id=f"ingest-{self.root}"),
             on_alerts=self._woken,
             on_tick=self.statuses.append,
+            index=self.index,
         )
         self.service.start()
         if wait:

@@ -1,4 +1,4 @@
-"""Dead letters can be replayed, and know how they were encoded."""
+"""Dead letters can be replayed, devices fall silent, ingest remembers its sessions at the broker."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,9 +16,24 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('replays', sa.Integer(), server_default='0', nullable=False))
         batch_op.add_column(sa.Column('replayed_at', sa.Float(), nullable=True))
         batch_op.add_column(sa.Column('replayed_by', sa.String(length=64), nullable=True))
+    op.create_table('silent_devices',
+    sa.Column('tenant', sa.String(length=64), nullable=False),
+    sa.Column('device', sa.String(length=64), nullable=False),
+    sa.Column('since', sa.Float(), nullable=False),
+    sa.PrimaryKeyConstraint('tenant', 'device', name=op.f('pk_silent_devices'))
+    )
+    op.create_table('ingest_sessions',
+    sa.Column('client_id', sa.String(length=128), nullable=False),
+    sa.Column('filters', sa.JSON(), nullable=False),
+    sa.Column('is_settled', sa.Boolean(), nullable=False),
+    sa.Column('updated_at', sa.Float(), nullable=False),
+    sa.PrimaryKeyConstraint('client_id', name=op.f('pk_ingest_sessions'))
+    )
 
 
 def downgrade() -> None:
+    op.drop_table('ingest_sessions')
+    op.drop_table('silent_devices')
     with op.batch_alter_table('dead_letters', schema=None) as batch_op:
         batch_op.drop_column('replayed_by')
         batch_op.drop_column('replayed_at')
