@@ -28,6 +28,7 @@ TABLE_MODULES = (
     "ingest.directory",
     "ingest.live_models",
     "ingest.presence",
+    "ingest.session_store",
     "ingest.alerts.tables",
     "training.promotion",
 )

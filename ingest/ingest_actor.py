@@ -11,8 +11,6 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import ray
-
 from cluster import names
 from cluster.actors import configure_process, get_or_create
 from cluster.settings import Settings, load_section
@@ -76,21 +74,13 @@ class IngestActor:
 
 
 def get_or_create_ingest(settings: Settings) -> list[Any]:
-    """Return the handles of the floor's ingest actors, starting those that nobody has, ending those too many.
+    """Return the handles of the floor's ingest actors, starting those that nobody has.
 
-    What the broker keeps for one that is too many, the first actor stores (see ``drain.py``).
+    As many as the settings say, which hold as long as the floor's Ray. What the broker keeps for
+    one that there was and is no more, the first actor stores (see ``drain.py``).
     """
     actors = load_section(IngestSettings).actors
-    wanted = [_name(index) for index in range(actors)]
-    prefix = names.INGEST_ACTOR.format(index="")
-    running = [
-        one["name"] for one in ray.util.list_named_actors(all_namespaces=True) if one["namespace"] == names.NAMESPACE
-    ]
-    for name in running:
-        if name.startswith(prefix) and name not in wanted:
-            logger.info("ending %s: the settings want %s ingest actors", name, actors)
-            ray.kill(ray.get_actor(name, namespace=names.NAMESPACE))
-    with ThreadPoolExecutor(max_workers=len(wanted), thread_name_prefix="ingest") as pool:
+    with ThreadPoolExecutor(max_workers=actors, thread_name_prefix="ingest") as pool:
         return list(pool.map(lambda index: _get_or_create(settings, index), range(actors)))
 
 
