@@ -34,8 +34,8 @@ TABLE_MODULES = (
     "ingest.alerts.tables",
     "ingest.notify.tables",
     "ingest.presence",
-    "training.labels",
-    "training.promotion",
+    "training.labelling.labels",
+    "training.registry.promotion",
 )
 """Modules that declare tables. By name: this folder imports none of the folders above it."""
 

@@ -22,7 +22,7 @@ from ingest.alerts.store import AlertStore
 from ingest.decoder import ClockTolerance, Decoder
 from ingest.topics import TopicTree
 from realtime import get_broadcaster
-from training.run import connect_ray
+from training.runs.driver import connect_ray
 
 
 @task(lane="general")

@@ -14,11 +14,11 @@ import torch
 
 from cluster.task import task
 from realtime import get_broadcaster
-from training.datasets import read_dataset
-from training.evaluate import evaluate
-from training.loop import Progress, fit
-from training.recipe import set_up
-from training.run import connect_ray
+from training.data.snapshots import read_dataset
+from training.evaluation.forecasts import evaluate
+from training.runs.driver import connect_ray
+from training.runs.loop import Progress, fit
+from training.runs.recipe import set_up
 from training.settings import TrainSettings
 
 NAME = "Anomaly Detection Training"

@@ -57,7 +57,7 @@ def check_sql(url: str) -> None:
 
 def check_storage(url: str) -> None:
     """Write a small file to the storage once, and delete it."""
-    from training.storage import Storage
+    from training.registry.storage import Storage
 
     def write() -> None:
         storage, name = Storage(url), f"check-{uuid.uuid4().hex}"

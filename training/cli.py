@@ -1,6 +1,6 @@
 """The commands of ``python -m training``.
 
-Parsing and printing only; runs are driven by ``run.py``. Exit codes: 0 succeeded, 1 the
+Parsing and printing only; runs are driven by ``runs/driver.py``. Exit codes: 0 succeeded, 1 the
 run did not, 2 the command cannot be carried out, 130 cancelled.
 """
 
@@ -18,9 +18,9 @@ from rich.table import Table
 from cluster.errors import ClusterError
 from cluster.run_queue_client import RunQueueClient, current_submission_id
 from cluster.runs import Run, RunState, run_to_json
-from training.order import TrainingOrder
-from training.run import connect_ray, drive
-from training.terminal import describe, open_display, watch
+from training.runs.driver import connect_ray, drive
+from training.runs.order import TrainingOrder
+from training.runs.terminal import describe, open_display, watch
 
 app = typer.Typer(help="Train models on the floor's telemetry.", no_args_is_help=True, add_completion=False)
 

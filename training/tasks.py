@@ -24,13 +24,13 @@ from ingest.live_models import LiveModel
 from ingest.scorer import load_scorer
 from realtime.messages import MessageType
 from realtime.process_broadcaster import get_broadcaster
-from training.active_learning import STRATEGY, choose
-from training.datasets import read_dataset
+from training.data.snapshots import read_dataset
 from training.errors import WorkersFailedError
-from training.order import TrainingOrder
-from training.promotion import champion
+from training.labelling.active_learning import STRATEGY, choose
+from training.registry.promotion import champion
+from training.registry.storage import Storage
+from training.runs.order import TrainingOrder
 from training.settings import TrainSettings
-from training.storage import Storage
 
 POLL_S = 0.5
 
@@ -120,7 +120,7 @@ def evaluate_model(model_id: str, dataset_id: int | str = "telemetry", user_id: 
     Returns:
         ``model_id``, ``dataset_digest``, ``accuracy`` with its ``accuracy_kind``, and all ``metrics``.
     """
-    from training.judge import judge_version  # torch, in the task's own worker only
+    from training.runs.judge import judge_version  # torch, in the task's own worker only
 
     broadcaster = get_broadcaster()
     storage = Storage(Settings.load().storage_url)

@@ -15,8 +15,8 @@ from serve_apps.auth import Identity, Role
 from serve_apps.authorisation import require
 from serve_apps.deps import GatewayDeps, deps_of
 from training.errors import ModelFileError
-from training.registry import ModelRegistry, describe
-from training.storage import Storage
+from training.registry.storage import Storage
+from training.registry.versions import ModelRegistry, describe
 
 router = APIRouter(prefix="/api/v1/models", route_class=ApiRoute)
 

@@ -17,9 +17,9 @@ from cluster.runs import RunRequest
 from ingest.topics import LEVEL
 from serve_apps.api.border import tenant_of
 from serve_apps.auth import Identity
-from training.datasets import RECORDED, TELEMETRY
+from training.data.snapshots import RECORDED, TELEMETRY
 from training.errors import TrainingError
-from training.order import TrainingOrder
+from training.runs.order import TrainingOrder
 
 SCORERS = "watchfloor.scorers"
 

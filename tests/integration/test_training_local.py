@@ -11,15 +11,15 @@ from ray.train.torch import TorchTrainer
 
 from cluster.runs import RunState
 from cluster.store import metadata, open_engine
-from training import train_fn
-from training.checkpoint import NUMBERS, TENSORS
-from training.datasets import read_dataset, save_snapshot
-from training.promotion import champion
-from training.registry import ModelRegistry
+from training.data.snapshots import read_dataset, save_snapshot
+from training.registry.promotion import champion
+from training.registry.storage import Storage
+from training.registry.versions import ModelRegistry
+from training.runs import train_fn
+from training.runs.checkpoint import NUMBERS, TENSORS
+from training.runs.train_fn import TrainTask, train_anomaly_detector
+from training.runs.trainer import LaneTrainer, scaling
 from training.settings import TrainSettings
-from training.storage import Storage
-from training.train_fn import TrainTask, train_anomaly_detector
-from training.trainer import LaneTrainer, scaling
 
 SETTINGS = TrainSettings(num_workers=0, epochs=3, max_windows=1000, min_steps=0, context=16, channels=4, num_layers=2)
 

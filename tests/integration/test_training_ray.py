@@ -33,9 +33,9 @@ from ingest.scorer import load_scorer
 from realtime.hub_actor import get_or_create_hub
 from realtime.hub_client import HubClient
 from realtime.replies import Cursor
-from training.bar import FITTING
 from training.errors import NotEnoughDataError, WorkersFailedError
-from training.promotion import champion, journal
+from training.registry.promotion import champion, journal
+from training.runs.bar import FITTING
 from training.tasks import active_learning_loop, evaluate_model, train_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]

@@ -30,9 +30,9 @@ from realtime.broadcaster import Broadcaster
 from realtime.messages import MessageType
 from realtime.run_listener import RunListener
 from realtime.settings import BroadcastSettings
-from training.completion import Sample, announce
-from training.manifest import Manifest
-from training.order import TrainingOrder
+from training.registry.manifest import Manifest
+from training.runs.completion import Sample, announce
+from training.runs.order import TrainingOrder
 
 ANNOUNCED = "action actor alert alert_id alert_type at event_id message severity source_id timestamp"
 MODEL = "dataset_id model_id model_type run_id version"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from training.errors import ModelFileError
 from training.models.forecaster import ForecasterConfig, ResidualForecaster
 from training.models.weights import load_weights
-from training.registry import read_version
+from training.registry.versions import read_version
 
 MODEL_TYPE = "anomaly_detector"
 

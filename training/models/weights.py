@@ -1,6 +1,6 @@
 """Weights as bytes: safetensors only, strict about names and shapes, finite numbers only.
 
-No files and no hashes (``registry.py``), no pickle anywhere. Invariant: a model that
+No files and no hashes (``registry/versions.py``), no pickle anywhere. Invariant: a model that
 ``load_weights`` filled has exactly the tensors of the file and no other.
 """
 

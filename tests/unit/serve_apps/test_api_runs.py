@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.fakes_api import ApiFloor
-from training.order import TrainingOrder
+from training.runs.order import TrainingOrder
 
 RUNS = "/api/v1/runs"
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from training.datasets import Dataset, Series
+from training.data.snapshots import Dataset, Series
+from training.registry.storage import Storage
 from training.settings import TrainSettings
-from training.storage import Storage
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ import pytest
 from ingest.detection_settings import DetectorSettings
 from ingest.scorer import Residuals, Windows
 from tests.unit.training.conftest import make_dataset
-from training.active_learning import MAX_CHOSEN, Candidate, choose, confidence, least_confident
 from training.errors import NotEnoughDataError
+from training.labelling.active_learning import MAX_CHOSEN, Candidate, choose, confidence, least_confident
 
 SETTINGS = DetectorSettings(history_size=512)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.anomaly_metrics import (
+from training.evaluation.anomaly_metrics import (
     VUS_THRESHOLDS,
     affiliation,
     alerts_at,

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from tests.unit.training.conftest import make_dataset
-from training.checkpoint import NUMBERS, TENSORS, load_checkpoint, save_checkpoint
-from training.datasets import Dataset
+from training.data.snapshots import Dataset
 from training.errors import CheckpointError
-from training.evaluate import mean_loss
-from training.loop import Progress, fit
-from training.recipe import copy_weights, set_up
+from training.evaluation.forecasts import mean_loss
+from training.runs.checkpoint import NUMBERS, TENSORS, load_checkpoint, save_checkpoint
+from training.runs.loop import Progress, fit
+from training.runs.recipe import copy_weights, set_up
 from training.settings import TrainSettings
 
 CPU = torch.device("cpu")

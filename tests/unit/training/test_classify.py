@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.classify import ClassifierSettings, classify, embed, train_classifier
+from training.labelling.classify import ClassifierSettings, classify, embed, train_classifier
 from training.models.classifier import ClassifierConfig, EnsembleClassifier, fit_temperature
 
 CLASSES = ("normal", "worn", "broken")

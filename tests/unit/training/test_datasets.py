@@ -10,10 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.training.conftest import make_dataset
-from training.datasets import Dataset, Series, load_snapshot, read_dataset, save_snapshot, snapshot_path, split_windows
+from training.data.snapshots import (
+    Dataset,
+    Series,
+    load_snapshot,
+    read_dataset,
+    save_snapshot,
+    snapshot_path,
+    split_windows,
+)
 from training.errors import NotEnoughDataError, UnknownDatasetError
+from training.registry.storage import Storage
 from training.settings import TrainSettings
-from training.storage import Storage
 
 SMALL = TrainSettings(context=16, channels=4, num_layers=2, min_windows=16)
 

@@ -12,8 +12,8 @@ from cluster.errors import ClusterError
 from cluster.store import metadata, open_engine
 from tests.fakes_alerts import FakeClock
 from training.errors import StaleLeaseError
-from training.label_queue import Answer, Holder, LabelQueue, LabelQueueSettings
-from training.labels import Provenance, Question, RequestState
+from training.labelling.label_queue import Answer, Holder, LabelQueue, LabelQueueSettings
+from training.labelling.labels import Provenance, Question, RequestState
 
 ANN = Holder("ann", "socket-1")
 BOB = Holder("bob", "socket-2")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.loop import Batch, Progress, fit
+from training.runs.loop import Batch, Progress, fit
 
 STEPS = 5
 

@@ -8,9 +8,9 @@ from sqlalchemy import Engine
 from cluster.store import read_transaction
 from ingest.errors import StaleRevisionError
 from ingest.live_models import PREVIOUS, read_live_model
-from training.completion import go_live
-from training.manifest import Manifest
-from training.promotion import champion, journal, promote
+from training.registry.manifest import Manifest
+from training.registry.promotion import champion, journal, promote
+from training.runs.completion import go_live
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_runs_that_end_together_are_promoted_one_after_the_other(engine: Engine)
 
 def test_the_journal_has_a_bound(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest moves leave first; what is live stays as it is."""
-    monkeypatch.setattr("training.promotion.KEPT_MOVES", 4)
+    monkeypatch.setattr("training.registry.promotion.KEPT_MOVES", 4)
     for number in range(5):
         promote(engine, manifest(f"v{number}"), f"file:///v{number}", reason="better", at=1.0, expected_revision=number)
 

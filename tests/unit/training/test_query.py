@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.query import (
+from training.labelling.query import (
     MAX_CLUSTERS,
     STRATEGIES,
     Pool,

@@ -2,10 +2,10 @@
 
 import torch
 
-from training.datasets import Dataset, read_dataset
-from training.evaluate import evaluate, forecast, mean_loss
-from training.loop import Progress, fit
-from training.recipe import build_networks, last_forecast, plan_batches, prepare_parts, set_up
+from training.data.snapshots import Dataset, read_dataset
+from training.evaluation.forecasts import evaluate, forecast, mean_loss
+from training.runs.loop import Progress, fit
+from training.runs.recipe import build_networks, last_forecast, plan_batches, prepare_parts, set_up
 from training.settings import TrainSettings
 
 CPU = torch.device("cpu")

@@ -12,12 +12,12 @@ from ingest.errors import ScorerError
 from ingest.live_models import LiveModel
 from ingest.scorer import load_scorer as load_by_entry_point
 from training.errors import ModelFileError, ModelVersionExistsError, ModelVersionNotFoundError
-from training.manifest import MANIFEST, WEIGHTS, Manifest
 from training.models.anomaly import MODEL_TYPE, load_scorer
 from training.models.forecaster import ForecasterConfig, ResidualForecaster
 from training.models.weights import dump_weights
-from training.registry import ModelRegistry, read_version
-from training.storage import Storage
+from training.registry.manifest import MANIFEST, WEIGHTS, Manifest
+from training.registry.storage import Storage
+from training.registry.versions import ModelRegistry, read_version
 
 CREATED_S = 1_700_000_000.0
 

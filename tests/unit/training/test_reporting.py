@@ -7,10 +7,10 @@ from typing import Any, cast
 from cluster.errors import ServiceUnavailableError
 from cluster.run_queue_client import RunQueueClient
 from realtime.broadcaster import Broadcaster
-from training.bar import FITTED, FITTING, TrainingBar
-from training.checkpoint import TrainState
-from training.loop import Progress
-from training.reporter import LiveReporter, SilentReporter
+from training.runs.bar import FITTED, FITTING, TrainingBar
+from training.runs.checkpoint import TrainState
+from training.runs.loop import Progress
+from training.runs.reporter import LiveReporter, SilentReporter
 
 
 class RecordingBroadcaster:

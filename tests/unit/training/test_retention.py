@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from training.retention import RetentionSettings, prune
-from training.storage import Storage
+from training.registry.storage import Storage
+from training.runs.retention import RetentionSettings, prune
 
 
 def _fill(storage: Storage, root: Path) -> None:

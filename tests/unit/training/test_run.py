@@ -12,11 +12,11 @@ from cluster.run_life import new_run
 from cluster.runs import Run, RunOrigin, RunState
 from training import errors
 from training.errors import HyperparameterError, TrainingError, UnknownModelTypeError
-from training.order import TrainingOrder
-from training.run import as_reserved
+from training.runs.driver import as_reserved
+from training.runs.order import TrainingOrder
+from training.runs.terminal import LineDisplay, describe
 from training.settings import TrainSettings, anomaly_8gpu_h200
 from training.shadow import PACKAGES, find_shadow
-from training.terminal import LineDisplay, describe
 
 
 def _run(order: TrainingOrder) -> Run:

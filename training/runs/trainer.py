@@ -1,6 +1,6 @@
 """A training as Ray Train runs it: resources, limits, storage, and why it failed.
 
-Knows Ray's driver side only; the run queue and the terminal are ``run.py``'s.
+Knows Ray's driver side only; the run queue and the terminal are ``driver.py``'s.
 Invariants: a worker group carries the lane's token (1/N per worker) while the driver
 carries nothing; a group that cannot start makes ``fit`` raise instead of trying for ever.
 """
@@ -22,10 +22,10 @@ from cluster.lanes import get_route
 from cluster.run_queue import RunQueueSettings
 from cluster.settings import load_section
 from training.errors import HyperparameterError, TrainingError, WorkersDidNotStartError, WorkersFailedError
-from training.lone_worker import LoneWorkerConfig
-from training.retention import RUNS
+from training.runs.lone_worker import LoneWorkerConfig
+from training.runs.retention import RUNS
+from training.runs.train_fn import TrainTask, train_anomaly_detector
 from training.settings import TrainSettings
-from training.train_fn import TrainTask, train_anomaly_detector
 
 TASK = "train_model"
 ENVIRONMENT = {
@@ -53,7 +53,7 @@ class LaneTrainer(TorchTrainer):
         ]
 
     def _register_sigint_handler(self, controller: Any) -> None:
-        # The driver has handlers of its own, which also end the run's row; see ``run.py``.
+        # The driver has handlers of its own, which also end the run's row; see ``driver.py``.
         del controller
 
 

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from training.errors import ModelFileError, ModelVersionExistsError, ModelVersionNotFoundError
-from training.manifest import MANIFEST, WEIGHTS, FileEntry, Manifest, parse_manifest
-from training.storage import Storage
+from training.registry.manifest import MANIFEST, WEIGHTS, FileEntry, Manifest, parse_manifest
+from training.registry.storage import Storage
 
 FOLDER = "models"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

@@ -19,7 +19,7 @@ from ingest.alerts.model import iso
 from ingest.detection_settings import DetectorSettings
 from ingest.scorer import Scorer
 from ingest.windows import MAX_ABS_VALUE, Point, SeriesKey
-from training.datasets import Dataset, Series
+from training.data.snapshots import Dataset, Series
 from training.errors import NotEnoughDataError
 
 Floats = NDArray[np.float64]

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from ingest.archive import read_telemetry
 from ingest.windows import Normaliser
 from training.errors import NotEnoughDataError, UnknownDatasetError
+from training.registry.storage import Storage
 from training.settings import TrainSettings
-from training.storage import Storage
 
 Floats = NDArray[np.float64]
 Windows = NDArray[np.float32]

@@ -14,7 +14,7 @@ from sqlalchemy import JSON, Column, Connection, Engine, Float, Integer, String,
 from cluster.ids import new_id
 from cluster.store import in_write, metadata, read_transaction
 from ingest.live_models import CHAMPION, PREVIOUS, LiveModel, read_live_model, write_live_model
-from training.manifest import Manifest
+from training.registry.manifest import Manifest
 
 KEPT_MOVES = 10_000
 """Moves of aliases that the journal keeps."""

@@ -21,7 +21,7 @@ from cluster.errors import ClusterError
 from cluster.ids import new_id
 from cluster.store import read_transaction, write_transaction
 from training.errors import StaleLeaseError
-from training.labels import (
+from training.labelling.labels import (
     Label,
     LabelRequest,
     Provenance,

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from training.datasets import Dataset
+from training.data.snapshots import Dataset
 from training.errors import ModelVersionNotFoundError
-from training.evaluate import ACCURACY_KIND, evaluate
+from training.evaluation.forecasts import ACCURACY_KIND, evaluate
 from training.models.anomaly import MODEL_TYPE, load_model
-from training.recipe import build_networks, prepare_parts
-from training.registry import ModelRegistry
+from training.registry.storage import Storage
+from training.registry.versions import ModelRegistry
+from training.runs.recipe import build_networks, prepare_parts
 from training.settings import TrainSettings
-from training.storage import Storage
 
 
 def judge_version(storage: Storage, model_id: str, dataset: Dataset) -> dict[str, Any]:

@@ -18,16 +18,16 @@ from ingest.errors import StaleRevisionError
 from ingest.scorer import check_scorer
 from realtime.broadcaster import Broadcaster
 from realtime.messages import MessageType
-from training.datasets import Dataset
-from training.evaluate import ACCURACY_KIND, Evaluation
-from training.manifest import Manifest
+from training.data.snapshots import Dataset
+from training.evaluation.forecasts import ACCURACY_KIND, Evaluation
 from training.models.anomaly import MODEL_TYPE, load_scorer
 from training.models.forecaster import ResidualForecaster
 from training.models.weights import dump_weights
-from training.promotion import champion, promote
-from training.registry import ModelRegistry
+from training.registry.manifest import Manifest
+from training.registry.promotion import champion, promote
+from training.registry.storage import Storage
+from training.registry.versions import ModelRegistry
 from training.settings import TrainSettings
-from training.storage import Storage
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from training.errors import CheckpointError
-from training.loop import Progress
 from training.models.weights import dump_weights, load_tensors
+from training.runs.loop import Progress
 
 TENSORS = "state.safetensors"
 NUMBERS = "state.json"

@@ -24,12 +24,12 @@ from cluster.metrics_client import start_metrics_pusher
 from cluster.run_queue_client import RunQueueClient
 from cluster.runs import Lease, Run, RunState
 from cluster.settings import Settings, load_section
-from training.datasets import read_dataset, save_snapshot, split_windows
-from training.order import TrainingOrder
-from training.retention import RetentionSettings, prune
+from training.data.snapshots import read_dataset, save_snapshot, split_windows
+from training.registry.storage import Storage
+from training.runs.order import TrainingOrder
+from training.runs.retention import RetentionSettings, prune
+from training.runs.terminal import Display, Watching
 from training.settings import TrainSettings
-from training.storage import Storage
-from training.terminal import Display, Watching
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +95,8 @@ def _drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
     save_snapshot(dataset, storage)
     prune(storage, load_section(RetentionSettings), keep_run=run.id, keep_dataset=dataset.digest)
 
-    from training import trainer  # torch and Ray Train: only a driver that has its lease waits for them
-    from training.train_fn import TrainTask
+    from training.runs import trainer  # torch and Ray Train: only a driver that has its lease waits for them
+    from training.runs.train_fn import TrainTask
 
     task = TrainTask(
         run_id=run.id,
@@ -170,7 +170,7 @@ def _stoppable() -> Iterator[None]:
 
 
 def _import_trainer() -> None:
-    import training.trainer  # noqa: F401
+    import training.runs.trainer  # noqa: F401
 
 
 def _waiting(lease: Lease) -> str:

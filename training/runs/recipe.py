@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ingest.windows import Normaliser
-from training.checkpoint import TrainState
-from training.datasets import Dataset, split_points, split_windows
-from training.evaluate import forecast, mean_loss
-from training.loop import Batch, Progress
+from training.data.snapshots import Dataset, split_points, split_windows
+from training.evaluation.forecasts import forecast, mean_loss
 from training.models.forecaster import ForecasterConfig, ResidualForecaster, fit_autoregression, standardise
+from training.runs.checkpoint import TrainState
+from training.runs.loop import Batch, Progress
 from training.settings import TrainSettings
 
 WARMUP = 0.1

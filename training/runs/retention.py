@@ -7,8 +7,8 @@ Invariant: what the present run reads or writes stays, whatever the bounds are.
 import logging
 from dataclasses import dataclass
 
-from training.datasets import FOLDER as DATASETS
-from training.storage import Storage
+from training.data.snapshots import FOLDER as DATASETS
+from training.registry.storage import Storage
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ with every step, so each epoch ends at a larger value than the one before.
 
 import time
 
-from training.checkpoint import TrainState
-from training.loop import Progress
-from training.reporter import Reporter
+from training.runs.checkpoint import TrainState
+from training.runs.loop import Progress
+from training.runs.reporter import Reporter
 
 LOADING, SOLVING, FITTING, FITTED, EVALUATED, REGISTERED, DONE = 2.0, 4.0, 6.0, 92.0, 95.0, 98.0, 100.0
 """Percent of the run at which each stage begins."""

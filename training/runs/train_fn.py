@@ -28,19 +28,19 @@ from cluster.runs import RunState
 from cluster.settings import Settings
 from cluster.store import open_engine
 from realtime.process_broadcaster import get_broadcaster
-from training import bar, completion
-from training.bar import TrainingBar
-from training.checkpoint import TrainState, load_checkpoint, save_checkpoint
-from training.datasets import Dataset, load_snapshot
+from training.data.snapshots import Dataset, load_snapshot
 from training.errors import SoftLimitReachedError
-from training.evaluate import evaluate, mean_loss
-from training.loop import Progress, fit
-from training.manifest import Manifest
+from training.evaluation.forecasts import evaluate, mean_loss
 from training.models.forecaster import ResidualForecaster
-from training.recipe import Setup, copy_weights, last_forecast, set_up
-from training.reporter import LiveReporter, Reporter, SilentReporter
+from training.registry.manifest import Manifest
+from training.registry.storage import Storage
+from training.runs import bar, completion
+from training.runs.bar import TrainingBar
+from training.runs.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from training.runs.loop import Progress, fit
+from training.runs.recipe import Setup, copy_weights, last_forecast, set_up
+from training.runs.reporter import LiveReporter, Reporter, SilentReporter
 from training.settings import TrainSettings
-from training.storage import Storage
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Data sets: readings frozen as snapshots, and the windows cut from them."""

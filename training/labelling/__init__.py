@@ -1,0 +1,1 @@
+"""What people are asked, what they said, and what is worth asking."""

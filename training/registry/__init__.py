@@ -1,0 +1,1 @@
+"""Model versions, which of them is live, and where their files are."""

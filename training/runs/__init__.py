@@ -1,0 +1,1 @@
+"""Runs: from an order to a model that is live."""
