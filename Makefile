@@ -59,6 +59,7 @@ bench: $(DEV_STAMP) ## Our figures, one JSON line a bench
 	@for file in $$(grep -l '^def main' bench/*.py); do \
 	  name=$$(basename $$file .py); echo "== $$name"; python -m bench.$$name --json; \
 	done
+	@echo "== learning"; python -m bench.learning --json
 
 bench-peers: .venv-peers/.stamp ## Ours beside other systems: PEERS=folder of the peers' benchmark, WORK=w1|w2 [PEER="a b"] [OUT=file]
 	@. .venv-peers/bin/activate; python $(PEERS)/bench.py $(WORK) \
