@@ -31,9 +31,10 @@ TABLE_MODULES = (
     "ingest.directory",
     "ingest.directory_tables",
     "ingest.live_models",
+    "ingest.presence",
+    "ingest.session_store",
     "ingest.alerts.tables",
     "ingest.notify.tables",
-    "ingest.presence",
     "training.labelling.labels",
     "training.registry.promotion",
 )

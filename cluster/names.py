@@ -10,6 +10,8 @@ HUB = "hub"
 METRICS = "metrics"
 RUN_QUEUE = "run-queue"
 INGEST = "ingest-0"
+INGEST_ACTOR = "ingest-{index}"
+"""Each of them; the first is ``INGEST``."""
 DETECTOR = "detector-0"
 ARCHIVER = "archiver"
 

@@ -41,6 +41,8 @@ class Delivery:
     """As the device named it (MQTT 5)."""
     user_properties: tuple[tuple[str, str], ...] = ()
     """Those that somebody here reads (MQTT 5)."""
+    client_id: str = ""
+    """Whose session it came through; there it is acknowledged."""
     is_settled: bool = False
 
     @property

@@ -3,6 +3,7 @@
 Types only; the connection itself is ``mqtt_client.py``. Invariant: nothing here knows paho.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -12,8 +13,8 @@ from typing import Protocol
 class MqttSettings:
     """How ingest listens to the broker."""
 
-    client_id: str = "ingest-0"
-    """Fixed: the broker keeps the unacknowledged messages of this name."""
+    client_id: str = "ingest"
+    """Beginning of the client ids, ``ingest-0`` and so on: the broker keeps unacknowledged messages under them."""
     window: int = 1024
     """Unacknowledged messages wanted at once (MQTT 5: Receive Maximum; 3.1.1: the broker's setting)."""
     session_expiry_s: int = 86_400
@@ -36,13 +37,23 @@ class MqttSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Filters:
+    """What one connection asks for."""
+
+    wanted: tuple[str, ...]
+    obsolete: tuple[str, ...] = ()
+    """Taken off after the wanted ones are confirmed: a session keeps what an older configuration subscribed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
     """What one connection is for."""
 
     client_id: str
-    topic_filter: str
     has_session: bool
     """The broker keeps unacknowledged messages while the connection is away."""
+    filters: Callable[[], Filters]
+    """Asked on the network thread before each connection; an ``OSError`` counts as a broker out of reach."""
 
 
 @dataclass(frozen=True, slots=True)

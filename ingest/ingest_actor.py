@@ -1,8 +1,8 @@
-"""The floor's ingest as a named Ray actor: builds the service, its relay and its broadcasts.
+"""The floor's ingest as named Ray actors: each builds the service, its relay and its broadcasts.
 
 Ray shell: it decides nothing. Killed at any moment, Ray starts it again with the same client
 id, so the broker sends what was not acknowledged; the relay publishes what was committed and
-not yet told. Invariant: one per floor.
+not yet told. Invariant: one for each number, and as many as the settings say.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ CALLS_AT_ONCE = 4
 class IngestActor:
     """Ray shell of ``IngestService``."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, index: int = 0) -> None:
         configure_process("ingest")
         engine = open_engine(settings.database_url)
         self._broadcaster = get_broadcaster()
@@ -71,10 +72,11 @@ class IngestActor:
             mqtt=load_section(MqttSettings),
             stores=self._stores,
             on_alerts=_nothing,
-            on_tick=StatusBroadcast(self._broadcaster).on_tick,
+            on_tick=StatusBroadcast(self._broadcaster, component=_name(index)).on_tick,
             alerts=load_section(AlertSettings),
             on_answers=self._desk.wake,
             outbox=self._relay,
+            index=index,
         )
         self._relay.start()
         self._desk.start()
@@ -113,6 +115,20 @@ def _nothing() -> None:
     """The relay was told already."""
 
 
-def get_or_create_ingest(settings: Settings) -> Any:
-    """Return the handle of the floor's ingest actor, starting it when nobody has."""
-    return get_or_create(IngestActor, settings, name=names.INGEST, max_concurrency=CALLS_AT_ONCE)
+def get_or_create_ingest(settings: Settings) -> list[Any]:
+    """Return the handles of the floor's ingest actors, starting those that nobody has.
+
+    As many as the settings say, which hold as long as the floor's Ray. What the broker keeps for
+    one that there was and is no more, the first actor stores (see ``drain.py``).
+    """
+    actors = load_section(IngestSettings).actors
+    with ThreadPoolExecutor(max_workers=actors, thread_name_prefix="ingest") as pool:
+        return list(pool.map(lambda index: _get_or_create(settings, index), range(actors)))
+
+
+def _get_or_create(settings: Settings, index: int) -> Any:
+    return get_or_create(IngestActor, settings, index, name=_name(index), max_concurrency=CALLS_AT_ONCE)
+
+
+def _name(index: int) -> str:
+    return names.INGEST_ACTOR.format(index=index)

@@ -25,14 +25,18 @@ from ingest.decoder import ClockTolerance
 from ingest.delivery import Delivery
 from ingest.delivery_queue import BatchLimits, DeliveryQueue
 from ingest.directory import DeviceDirectory, DeviceKey
+from ingest.drain import Drain
 from ingest.errors import AlertConflictError, StoreUnavailableError
-from ingest.inbox import MqttSettings, Subscription
+from ingest.inbox import Filters, MqttSettings, Subscription
 from ingest.lane import Lane
 from ingest.mqtt_address import MqttAddress
 from ingest.mqtt_client import MqttInbox
 from ingest.payload import CommandAck, DeviceAlert, Reading, StateChange
 from ingest.pipeline import BrokerWord, Pipeline
 from ingest.presence import Presence
+from ingest.session_store import Session
+from ingest.shares import check_tenants
+from ingest.sharing import Sharing
 from ingest.sql_errors import translated
 from ingest.store_bounds import StoreName, StoreReport
 from ingest.store_watch import StoreWatch
@@ -50,6 +54,11 @@ SQL = "sql"
 class IngestSettings:
     """Batches, queues and housekeeping of ingest."""
 
+    actors: int = 1
+    """Ingest actors of the floor; more than one share the work where the broker has shared subscriptions."""
+    tenants: tuple[str, ...] = ()
+    """Tenants to deal out to several actors where the broker has none, comma-separated; every other one is the
+    first actor's."""
     telemetry_batch: int = 500
     """Readings stored together."""
     telemetry_batch_bytes: int = 4 * 1024 * 1024
@@ -74,11 +83,12 @@ class IngestSettings:
     """Pace at which the directory learns who was heard of, in seconds."""
 
     def __post_init__(self) -> None:
-        if self.offline_after_s < 0:
-            raise ValueError(f"offline_after_s must not be negative, got {self.offline_after_s}")
-        for name in ("telemetry_batch", "telemetry_batch_bytes", "alert_batch", "queue_count", "queue_bytes"):
+        for name in ("actors", "telemetry_batch", "telemetry_batch_bytes", "alert_batch", "queue_count", "queue_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_tenants(self.tenants)
+        if self.offline_after_s < 0:
+            raise ValueError(f"offline_after_s must not be negative, got {self.offline_after_s}")
         for name in ("tick_s", "directory_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -132,6 +142,7 @@ class IngestService:
         alerts: AlertSettings | None = None,
         on_answers: Callable[[], None] = lambda: None,
         outbox: Outbox | None = None,
+        index: int = 0,
     ) -> None:
         """Wire the parts.
 
@@ -142,10 +153,14 @@ class IngestService:
             stores: says whether there is room for what comes, started and ended by the caller; None: there always is.
             alerts: None: the defaults.
             on_answers: called after answers to commands were committed; must not wait.
+            index: which of ``settings.actors`` this is; the first one also looks after presence.
         """
         clock = SystemClock()
         tree = TopicTree(topic_root)
         self._settings = settings
+        self._mqtt = mqtt
+        self._address = address
+        self._tree = tree
         self._stream = stream
         self._stores = stores or StoreWatch([])
         self._pipeline = Pipeline(
@@ -154,7 +169,17 @@ class IngestService:
             BrokerWord(user=mqtt.user_property, time=mqtt.time_property),
         )
         self._alerts = AlertEngine(engine, clock, alerts, outbox)
-        self._letters = DeadLetterStore(engine, source=mqtt.client_id)
+        self._sharing = Sharing(
+            address=address,
+            tree=tree,
+            engine=engine,
+            name=mqtt.client_id,
+            index=index,
+            actors=settings.actors,
+            tenants=settings.tenants,
+            new_drain=self._new_drain,
+        )
+        self._letters = DeadLetterStore(engine, source=self._sharing.client_id)
         self._directory = DeviceDirectory(engine)
         self._known_presence = Presence(engine, self._alerts)
         self._listening_since: float | None = None
@@ -178,24 +203,28 @@ class IngestService:
         )
         self._inbox = MqttInbox(
             address,
-            Subscription(mqtt.client_id, tree.everything, has_session=True),
+            Subscription(client_id=self._sharing.client_id, has_session=True, filters=self._sharing.filters),
             mqtt,
-            deliver=self._route,
-            has_room=lambda: all(
-                queue.has_room() for queue in (self._telemetry_queue, self._alert_queue, self._command_queue)
-            ),
+            deliver=self._take,
+            has_room=self._has_room,
             observer=metrics.ConnectionMetrics("main"),
         )
-        # Apart from the main one: a shared subscription, which the main one will become, gets no
-        # retained messages. Without a session, because the broker repeats the states anyway.
-        self._presence = MqttInbox(
-            address,
-            Subscription(f"{mqtt.client_id}-presence", tree.states, has_session=False),
-            mqtt,
-            deliver=self._presence_queue.put,
-            has_room=self._presence_queue.has_room,
-            observer=metrics.ConnectionMetrics("presence"),
-        )
+        # Apart from the main one: a shared subscription gets no retained messages. Without a session, because
+        # the broker repeats the states anyway.
+        self._presence: MqttInbox | None = None
+        if index == 0:
+            self._presence = MqttInbox(
+                address,
+                Subscription(
+                    client_id=f"{self._sharing.client_id}-presence",
+                    has_session=False,
+                    filters=lambda: Filters((tree.states,)),
+                ),
+                mqtt,
+                deliver=self._presence_queue.put,
+                has_room=self._presence_queue.has_room,
+                observer=metrics.ConnectionMetrics("presence"),
+            )
         shared: dict[str, Any] = {
             "set_aside": self._set_aside,
             "observer": self._observer,
@@ -214,7 +243,7 @@ class IngestService:
                 ),
                 judge=self._pipeline.judge,
                 store=self._store_readings,
-                settle=self._inbox.settle,
+                settle=self._settle,
                 **shared,
             ),
             Lane(
@@ -224,7 +253,7 @@ class IngestService:
                 BatchLimits(count=settings.alert_batch, payload_bytes=settings.telemetry_batch_bytes, linger_s=0.0),
                 judge=self._pipeline.judge,
                 store=self._store_alerts,
-                settle=self._inbox.settle,
+                settle=self._settle,
                 **shared,
             ),
             Lane(
@@ -234,7 +263,7 @@ class IngestService:
                 BatchLimits(count=settings.alert_batch, payload_bytes=settings.telemetry_batch_bytes, linger_s=0.0),
                 judge=self._pipeline.judge,
                 store=self._store_answers,
-                settle=self._inbox.settle,
+                settle=self._settle,
                 **shared,
             ),
             Lane(
@@ -244,7 +273,7 @@ class IngestService:
                 BatchLimits(count=1000, payload_bytes=settings.telemetry_batch_bytes, linger_s=0.1),
                 judge=self._pipeline.judge_presence,
                 store=self._store_states,
-                settle=self._presence.settle,
+                settle=self._settle_states,
                 **shared,
             ),
         )
@@ -255,7 +284,8 @@ class IngestService:
             self._spawn(f"lane-{lane.name}", partial(lane.step, STEP_S))
         self._spawn("tick", self._tick)
         self._inbox.start()
-        self._presence.start()
+        if self._presence is not None:
+            self._presence.start()
 
     def wait_subscribed(self, timeout_s: float) -> bool:
         """Wait until the broker keeps messages for us; False when time ran out."""
@@ -264,8 +294,10 @@ class IngestService:
     def stop(self, timeout_s: float = 10.0) -> None:
         """Stop in order: no new messages, then the lanes. What is not acknowledged stays with the broker."""
         self._inbox.stop()
-        self._presence.stop()
+        if self._presence is not None:
+            self._presence.stop()
         self._stop.set()
+        self._sharing.stop()
         for queue in (self._telemetry_queue, self._alert_queue, self._presence_queue, self._command_queue):
             queue.close()
         deadline_s = time.monotonic() + timeout_s
@@ -288,6 +320,38 @@ class IngestService:
         thread = threading.Thread(target=loop, name=f"ingest-{name}", daemon=True)
         thread.start()
         self._threads.append(thread)
+
+    def _has_room(self) -> bool:
+        return all(queue.has_room() for queue in (self._telemetry_queue, self._alert_queue, self._command_queue))
+
+    def _new_drain(self, session: Session) -> Drain:
+        return Drain(
+            session,
+            self._address,
+            self._tree,
+            self._mqtt,
+            deliver=self._route,
+            has_room=self._has_room,
+            observer=metrics.ConnectionMetrics("drain"),
+        )
+
+    def _settle(self, deliveries: Sequence[Delivery]) -> None:
+        drain = self._sharing.drain
+        if drain is None:
+            self._inbox.settle(deliveries)
+            return
+        for inbox, own in ((self._inbox, self._sharing.client_id), (drain.inbox, drain.session.client_id)):
+            inbox.settle([delivery for delivery in deliveries if delivery.client_id == own])
+
+    def _settle_states(self, deliveries: Sequence[Delivery]) -> None:
+        if self._presence is not None:
+            self._presence.settle(deliveries)
+
+    def _take(self, delivery: Delivery) -> bool:
+        if self._sharing.is_ours(delivery):
+            return self._route(delivery)
+        self._inbox.settle([delivery])
+        return True
 
     def _route(self, delivery: Delivery) -> bool:
         kind = self._pipeline.topic_class(delivery)
@@ -353,23 +417,26 @@ class IngestService:
     def _tick(self) -> None:
         """Once a second: watch the connections, bring the directory up to date, say how it goes."""
         next_directory_s = last_s = time.monotonic()
-        last_stored = 0
+        last_total: int | None = None
         while not self._stop.wait(self._settings.tick_s):
             self._inbox.supervise()
-            self._presence.supervise()
+            if self._presence is not None:
+                self._presence.supervise()
             self._listen()
             now_s = time.monotonic()
             try:
+                self._sharing.step(is_settled=self._inbox.is_settled)
                 self._count_totals()
                 if now_s >= next_directory_s:
                     next_directory_s = now_s + self._settings.directory_s
                     self._update_directory()
-            except StoreUnavailableError as error:
-                # The lanes report the outage; the figures stay as they were.
+            except (OSError, StoreUnavailableError) as error:
+                # The lanes and connections report the outage; the figures stay as they were.
                 logger.debug("housekeeping waits: %s", error)
-            stored = self._observer.readings_stored
-            self._status = self._measure((stored - last_stored) / max(now_s - last_s, 1e-9))
-            last_s, last_stored = now_s, stored
+            # The stream's and not this process's: it is the figure of all ingest actors together.
+            total = self._totals.readings
+            self._status = self._measure((total - (last_total or total)) / max(now_s - last_s, 1e-9))
+            last_s, last_total = now_s, total
             self._on_tick(self._status)
 
     def _count_totals(self) -> None:

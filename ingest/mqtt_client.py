@@ -21,7 +21,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import MQTTErrorCode
 
 from ingest.delivery import Delivery, cut_payload
-from ingest.inbox import Ending, InboxObserver, InboxStatus, MqttSettings, Subscription
+from ingest.inbox import Ending, Filters, InboxObserver, InboxStatus, MqttSettings, Subscription
 from ingest.mqtt_address import MqttAddress, VersionChoice
 from ingest.mqtt_paho import ReceivingClient, connect, new_receiving_client
 from ingest.publish_packet import MalformedPublishError, PublishPacket, PublishProperties, read_properties
@@ -90,6 +90,8 @@ class MqttInbox:
         self._connected_since: float | None = None
         self._has_session = False
         self._subscribed = threading.Event()
+        self.is_settled = False
+        """The broker has confirmed the filters of this connection, and has no others of this session."""
         self._overrun = False
         self._paused_at_s: float | None = None
         self._arrived = False
@@ -178,6 +180,7 @@ class MqttInbox:
 
     def _connection(self) -> tuple[Ending, str]:
         """Hold one connection for as long as it lives; return why it ended."""
+        filters = self._subscription.filters()
         # A new client per connection: nothing of an old one, above all no queued
         # acknowledgement, can reach the new one.
         address = self._address.speaking(self._choice.version)
@@ -189,9 +192,12 @@ class MqttInbox:
         )
         refusals: list[str] = []
         client.on_connect = lambda _client, _data, flags, code, _properties: self._on_connect(
-            client, flags, code, refusals
+            client, flags, code, filters, refusals
         )
-        client.on_subscribe = lambda _client, _data, _mid, codes, _properties: self._on_subscribe(codes, refusals)
+        client.on_subscribe = lambda _client, _data, _mid, codes, _properties: self._on_subscribe(
+            client, codes, filters, refusals
+        )
+        client.on_unsubscribe = lambda *_: self._on_settled()
         client.on_packet = self._on_packet
         connect(
             client,
@@ -286,7 +292,7 @@ class MqttInbox:
             self._observer.on_acknowledged(len(mids), time.time() - oldest.received_at)
         return client.acknowledge(mids)
 
-    def _on_connect(self, client: paho.Client, flags: Any, code: Any, refusals: list[str]) -> None:
+    def _on_connect(self, client: paho.Client, flags: Any, code: Any, filters: Filters, refusals: list[str]) -> None:
         if code.is_failure:
             refusals.append(f"connection refused: {code}{self._version_advice()}")
             return
@@ -295,19 +301,29 @@ class MqttInbox:
         self._window = ReceiveWindow()
         # Always, session or not: a session may lack the filter (killed before the SUBACK, or an
         # older configuration), and asking again for what it has changes nothing.
-        client.subscribe(self._subscription.topic_filter, qos=1)
         self._has_session = bool(flags.session_present)
+        if filters.wanted:
+            client.subscribe([(one, 1) for one in filters.wanted])
+        else:
+            self._on_subscribe(client, (), filters, refusals)
 
-    def _on_subscribe(self, codes: Sequence[Any], refusals: list[str]) -> None:
+    def _on_subscribe(self, client: paho.Client, codes: Sequence[Any], filters: Filters, refusals: list[str]) -> None:
         refusals.extend(f"subscription refused: {code}" for code in codes if code.is_failure)
         if refusals:
             return
+        if filters.obsolete:
+            client.unsubscribe(list(filters.obsolete))
+        else:
+            self._on_settled()
         self._connected_since = time.time()
         self._is_connected = True
         self._problem = None
         self._subscribed.set()
         self._observer.on_connected(session_present=self._has_session)
         logger.info("MQTT %s connected to %s", self._subscription.client_id, self._address)
+
+    def _on_settled(self) -> None:
+        self.is_settled = True
 
     def _on_packet(self, packet: PublishPacket) -> None:
         self._arrived = True
@@ -331,6 +347,7 @@ class MqttInbox:
             payload_bytes=len(packet.payload),
             sha256=sha256,
             correlation=properties.correlation,
+            client_id=self._subscription.client_id,
             content_type=properties.content_type[:KEPT_TEXT],
             # The others would be memory that nobody bounds.
             user_properties=tuple(
@@ -347,6 +364,7 @@ class MqttInbox:
 
     def _lost(self, ending: Ending, reason: str) -> None:
         was_connected, self._is_connected = self._is_connected, False
+        self.is_settled = False
         self._observer.on_disconnected(ending)
         if reason == self._problem:
             return

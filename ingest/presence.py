@@ -13,7 +13,6 @@ from functools import partial
 from sqlalchemy import (
     Column,
     Connection,
-    Delete,
     Engine,
     Float,
     String,
@@ -116,18 +115,17 @@ class Presence:
             return {(row.tenant, row.device) for row in connection.execute(select(silent_devices))}
 
     def _forget(self, keys: Sequence[DeviceKey]) -> None:
-        for part in _parts(keys):
-            gone = delete(silent_devices).where(_silent_key.in_(part))
-            in_write(self._engine, partial(_execute, statement=gone))
+        def write(connection: Connection) -> None:
+            for part in _parts(keys):
+                connection.execute(delete(silent_devices).where(_silent_key.in_(part)))
+
+        if keys:
+            in_write(self._engine, write)
 
 
 def _wake(connection: Connection, part: Sequence[DeviceKey]) -> None:
     connection.execute(update(devices).where(_key.in_(part)).values(online=True))
     connection.execute(delete(silent_devices).where(_silent_key.in_(part)))
-
-
-def _execute(connection: Connection, statement: Delete) -> None:
-    connection.execute(statement)
 
 
 def _parts(keys: Sequence[DeviceKey]) -> Iterable[Sequence[DeviceKey]]:

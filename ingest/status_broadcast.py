@@ -16,26 +16,34 @@ from realtime.messages import MessageType
 class StatusBroadcast:
     """Tells the NOC; remembers only whether ingest was blocked, and where the stores stood."""
 
-    def __init__(self, broadcaster: Broadcaster) -> None:
+    def __init__(self, broadcaster: Broadcaster, *, component: str = names.INGEST) -> None:
+        """Prepare.
+
+        Args:
+            component: which ingest actor this is; the first one tells the floor's figures, the others outages only.
+        """
         self._broadcaster = broadcaster
+        self._component = component
         self._was_blocked = False
         self._levels: dict[str, Level] = {}
 
     def on_tick(self, status: IngestStatus) -> None:
         """Broadcast one status."""
-        # Latest-only: once a second, they would push the alerts out of the channel's history.
-        self._broadcaster.publish(
-            names.CHANNEL_NOC,
-            MessageType.INGEST_STATUS,
-            dataclasses.asdict(status),
-            priority="progress",
-            coalesce_key=names.INGEST,
-        )
+        if self._component == names.INGEST:
+            # Latest-only: once a second, they would push the alerts out of the channel's history.
+            self._broadcaster.publish(
+                names.CHANNEL_NOC,
+                MessageType.INGEST_STATUS,
+                dataclasses.asdict(status),
+                priority="progress",
+                coalesce_key=names.INGEST,
+            )
         is_blocked = bool(status.blocked)
         if is_blocked != self._was_blocked:
             self._was_blocked = is_blocked
             text = "ingest stopped acknowledging" if is_blocked else "ingest goes on"
-            data = {"component": "ingest", "message": text, "blocked": status.blocked}
+            component = "ingest" if self._component == names.INGEST else self._component
+            data = {"component": component, "message": text, "blocked": status.blocked}
             self._broadcaster.broadcast_to_noc_dashboard(
                 MessageType.SYSTEM_ALERT, data, priority="high" if is_blocked else "normal"
             )

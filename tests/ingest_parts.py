@@ -147,6 +147,7 @@ class Ingest:
     root: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:10]}")
     settings: IngestSettings = field(default_factory=lambda: IngestSettings(tick_s=0.1, directory_s=0.2))
     mqtt: MqttSettings = field(default_factory=lambda: MqttSettings(keepalive_s=2))
+    index: int = 0
     statuses: list[IngestStatus] = field(default_factory=list)
     num_wakes: int = 0
     service: IngestService | None = None
@@ -172,6 +173,7 @@ class Ingest:
             on_alerts=self._woken,
             on_tick=self.statuses.append,
             on_answers=self.on_answers,
+            index=self.index,
         )
         self.service.start()
         if wait:

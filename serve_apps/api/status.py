@@ -20,9 +20,11 @@ from cluster.breaker import get_breaker
 from cluster.clock import SystemClock
 from cluster.errors import ClusterError
 from cluster.runs import run_to_json
+from cluster.settings import load_section
 from ingest.alerts.model import iso
 from ingest.alerts.store import AlertStore
 from ingest.dead_letter import DeadLetterStore
+from ingest.ingest_service import IngestSettings
 from serve_apps.api.border import ApiRoute
 from serve_apps.api.trainings import model_types, offered_datasets
 from serve_apps.auth import Identity, Role
@@ -111,6 +113,8 @@ class StatusBoard:
     def __init__(self, deps: GatewayDeps) -> None:
         self._deps = deps
         self._ingest = ActorLink(names.INGEST)
+        more = range(1, load_section(IngestSettings).actors)
+        self._more_ingest = [ActorLink(names.INGEST_ACTOR.format(index=index)) for index in more]
         self._detector = ActorLink(names.DETECTOR)
         self._lock = asyncio.Lock()
         self._kept: tuple[float, dict[str, Any]] | None = None
@@ -141,8 +145,13 @@ class StatusBoard:
         for name, answer in (("ingest", ingest), ("detector", detector), ("hub", hub), ("run queue", runs)):
             services[name] = _state(answer)
         services["sql"] = _state(counts)
-        if ingest:
-            judge_ingest(services["ingest"], ingest)
+        more = await asyncio.gather(
+            *(_told(link.acall("status", timeout_s=PART_TIMEOUT_S)) for link in self._more_ingest)
+        )
+        services |= {link.name: _state(answer) for link, answer in zip(self._more_ingest, more, strict=True)}
+        for name, answer in (("ingest", ingest), *zip((link.name for link in self._more_ingest), more, strict=True)):
+            if answer:
+                judge_ingest(services[name], answer)
         return {
             "url": floor.url if floor else "",
             "services": services,

@@ -74,7 +74,7 @@ def _ray() -> Iterator[None]:
 def test_accepted_equals_stored_after_kills(settings: Settings, load_s: float, kills: int, least_rate: int) -> None:
     """SIGKILL at random moments of the load: no reading lost, none double."""
     get_or_create_hub(settings)
-    ingest = get_or_create_ingest(settings)
+    (ingest,) = get_or_create_ingest(settings)
     stream = TelemetryStream.open(settings.redis_url)
     seed = random.randrange(2**32)
     rng = random.Random(seed)
