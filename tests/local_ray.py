@@ -16,6 +16,7 @@ import httpx
 from cluster.lanes import ray_resources
 from cluster.ports import LOOPBACK, PortBlock
 from cluster.process import Child
+from serve_apps.ray_head import START_HOOK
 
 READY_TIMEOUT_S = 150.0
 PORT_OPTIONS = (
@@ -27,7 +28,6 @@ PORT_OPTIONS = (
     "dashboard-agent-grpc-port",
     "runtime-env-agent-port",
     "metrics-export-port",
-    "ray-client-server-port",
 )
 
 
@@ -52,6 +52,7 @@ def local_ray(
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "RAY_API_SERVER_ADDRESS": ray.dashboard_url,
+            "RAY_START_HOOK": START_HOOK,
             # Ends at once on SIGTERM instead of draining its only node.
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             **(env or {}),
@@ -65,8 +66,8 @@ def local_ray(
             "temp-dir": folder,
             "resources": json.dumps(ray_resources() if resources is None else dict(resources)),
         }
-        program = str(Path(sys.executable).parent / "ray")
-        argv = [program, "start", "--head", "--block", "--no-monitor", "--disable-usage-stats"]
+        program = [sys.executable, "-P", "-m", "serve_apps.ray_head"]
+        argv = [*program, "start", "--head", "--block", "--no-monitor", "--disable-usage-stats"]
         argv += [f"--{name}={value}" for name, value in options.items()]
         child = Child.start("ray", argv, log_path=folder / "ray.log", env=environment)
         try:
