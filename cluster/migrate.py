@@ -31,6 +31,7 @@ TABLE_MODULES = (
     "ingest.directory",
     "ingest.directory_tables",
     "ingest.live_models",
+    "ingest.model_trial",
     "ingest.presence",
     "ingest.session_store",
     "ingest.alerts.tables",

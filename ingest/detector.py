@@ -7,6 +7,7 @@ one model version that made its score and all scores of its evidence; a model th
 put back, never waited for.
 """
 
+import copy
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +32,10 @@ logger = logging.getLogger(__name__)
 
 HIGH_RARITY = 10.0
 """A score this many times rarer than the threshold's makes the alert high instead of warning."""
+
+REFRESH_WINDOWS = 4096
+"""Most readings of the past that one call scores anew after a swap, about a tenth of a second of one core; a series
+goes on with the version it has until its turn comes."""
 
 Item = tuple[Point, Reading]
 
@@ -77,6 +82,8 @@ class Detector:
         self._settings = settings
         self._scorer = scorer
         self._previous: Scorer | None = None
+        self._failed: Scorer | None = None
+        self._refreshable = REFRESH_WINDOWS
         self._series = SeriesStore(lambda key: SeriesState(Series(key, settings), Episode()), settings.max_series)
         self.readings_total = 0
         self.ignored_total = 0
@@ -97,13 +104,21 @@ class Detector:
         return len(self._series)
 
     def swap(self, scorer: Scorer | None) -> None:
-        """Use another model from the next reading on; None: each series' own baseline.
+        """Use another model from now on; None: each series' own baseline.
 
-        Each series scores its past anew before its next reading, so that ranks compare
-        scores of one version only.
+        Each series scores its past anew before the first reading that the new version judges, so that
+        ranks compare scores of one version only; with many series it takes some calls until all have.
         """
-        self._previous, self._scorer = self._scorer, scorer
+        self._previous, self._scorer, self._failed = self._scorer, scorer, None
         self.failure = None
+
+    def twin(self, scorer: Scorer) -> "Detector":
+        """Return a detector with this one's past and another model; the two share nothing that changes."""
+        shared = {id(one): one for one in (self._settings, self._scorer, self._previous, scorer)}
+        shared |= {id(state.series.scored_by): state.series.scored_by for state in self._series}
+        twin = copy.deepcopy(self, shared)
+        twin.swap(scorer)
+        return twin
 
     def set_firing(self, firing: Mapping[SeriesKey, tuple[float, float]]) -> None:
         """Make the store's word ours after a restart: exactly these series are firing.
@@ -144,6 +159,7 @@ class Detector:
             Decisions, per series in order.
         """
         self.readings_total += len(readings)
+        self._refreshable = REFRESH_WINDOWS
         waiting = _by_series(readings)
         decisions: list[Decision] = []
         while waiting:
@@ -169,31 +185,42 @@ class Detector:
         return decisions
 
     def _answered(self, taken: list[Taken]) -> tuple[list[Taken], list[Residuals | None]]:
-        """Return the pieces with the model's answers; when the model fails, those of the one before it."""
+        """Return the pieces with the answers of their series' models; when one fails, those of the one before it."""
         while True:
             try:
-                return taken, _residuals(self._scorer, [piece.windows for _, _, piece in taken])
-            except ScorerError as error:
-                self._put_back(error)
+                return taken, _answers(taken)
+            except _ModelFailedError as failure:
+                self._put_back(failure.scorer, failure.error)
             again = []
             for state, items, piece in taken:
-                self._refresh(state.series, piece.indices)
-                again.append((state, items, state.series.cut(piece.indices)))
+                if self._refresh(state.series, piece.indices):
+                    piece = state.series.cut(piece.indices)
+                again.append((state, items, piece))
             taken = again
 
-    def _refresh(self, series: Series, waiting_M: Indices = NOTHING_WAITS) -> None:
-        """Bring a series to the model in use."""
+    def _refresh(self, series: Series, waiting_M: Indices = NOTHING_WAITS) -> bool:
+        """Bring a series to the model in use, if its turn has come; say whether it changed its model."""
+        was = series.scored_by
         while series.scored_by is not self._scorer:
             scorer = self._scorer
+            # One that has to leave its model cannot wait; the first of a call never does.
+            must = series.scored_by is not None and series.scored_by is self._failed
+            if not must and self._refreshable < min(len(series.window), REFRESH_WINDOWS):
+                break
+            self._refreshable -= len(series.window)
             try:
                 residuals = _residuals(scorer, [series.history_windows(scorer, waiting_M)])[0]
             except ScorerError as error:
-                self._put_back(error)
+                self._put_back(scorer, error)
             else:
                 series.adopt(scorer, residuals, waiting_M)
+        return series.scored_by is not was
 
-    def _put_back(self, error: ScorerError) -> None:
-        self._scorer, self._previous = self._previous, None
+    def _put_back(self, failed: Scorer | None, error: ScorerError) -> None:
+        if failed is self._scorer:
+            self._scorer, self._previous = self._previous, None
+        # Else it is the one before, which some series still had: they go over to the new one at once.
+        self._failed = failed
         self.failure = str(error)
         logger.error("%s; going on with %s@%s", error, self.model, self.model_version)
 
@@ -259,6 +286,32 @@ def _severity(tail: Tail | None, score: float, threshold: float) -> Severity:
     if tail is not None and tail.rate(score) * HIGH_RARITY <= tail.rate(threshold):
         return Severity.HIGH
     return Severity.WARNING
+
+
+class _ModelFailedError(Exception):
+    """A model failed on a round's readings."""
+
+    def __init__(self, scorer: Scorer | None, error: ScorerError) -> None:
+        super().__init__(str(error))
+        self.scorer = scorer
+        self.error = error
+
+
+def _answers(taken: list[Taken]) -> list[Residuals | None]:
+    """Return the residuals of each piece, from one call of each model; after a swap there are two for a while."""
+    answers: list[Residuals | None] = [None] * len(taken)
+    by_model: dict[int, list[int]] = {}
+    for place, (state, _, _) in enumerate(taken):
+        by_model.setdefault(id(state.series.scored_by), []).append(place)
+    for places in by_model.values():
+        scorer = taken[places[0]][0].series.scored_by
+        try:
+            found = _residuals(scorer, [taken[place][2].windows for place in places])
+        except ScorerError as error:
+            raise _ModelFailedError(scorer, error) from error
+        for place, residuals in zip(places, found, strict=True):
+            answers[place] = residuals
+    return answers
 
 
 def _residuals(scorer: Scorer | None, windows: list[Windows]) -> list[Residuals | None]:

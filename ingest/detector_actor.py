@@ -6,6 +6,7 @@ Invariant: one per shard, so a series is judged by one process at a time.
 """
 
 import dataclasses
+import importlib
 import logging
 import os
 import threading
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 CALLS_AT_ONCE = 4
 """``status`` and ``ready`` must answer while another call waits."""
+MODEL_KEEPER = "training.registry.keeper:new_keeper"
+"""By name, because imports point one way (ADR 3): ends trials of models and takes promotions back."""
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 
@@ -53,6 +56,7 @@ class DetectorActor:
         self._silence_relay = SilenceRelay(engine, hub)
         self._external = ExternalAlerts(engine, AlertEngine(engine, SystemClock(), alert_settings), SystemClock())
         self._watchdog = Watchdog(alert_settings, engine)
+        self._keeper = _named(MODEL_KEEPER)(engine)
         # Here, because there is always a detector; several of them do what one would.
         self._timer = AlertTimer(engine, alert_settings, self._relay.wake, after_step=self._after_step)
         self._service = DetectorService(
@@ -94,6 +98,7 @@ class DetectorActor:
     def _after_step(self, now: float) -> None:
         self._silence_relay.publish_pending()
         self._watchdog.step(now)
+        self._keeper.step(now)
         if self._external.expire(now):
             self._relay.wake()
 
@@ -113,6 +118,11 @@ class DetectorActor:
                     logger.info("detector goes on")
                     self._service.problem = None
                     backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+
+
+def _named(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def get_or_create_detector(settings: Settings) -> Any:

@@ -10,26 +10,27 @@ file judge the same readings (``rules/``).
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from prometheus_client import Counter, Gauge
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from cluster import names
 from cluster.clock import Clock
 from cluster.metrics import REGISTRY
-from cluster.store import read_transaction
+from cluster.store import in_write
 from ingest.alerts.engine import AlertEngine
 from ingest.alerts.settings import AlertSettings
 from ingest.detection_settings import DetectorSettings
 from ingest.detector import Decision, Detector
-from ingest.errors import ScorerError
-from ingest.live_models import LiveModel, read_live_model
+from ingest.live_models import LiveModel
+from ingest.model_trial import count_trial
+from ingest.model_watch import ModelWatch
 from ingest.payload import Reading
 from ingest.rules.rule_watch import RulesStatus, RuleWatch
 from ingest.rules.settings import RulesSettings
 from ingest.scorer import Scorer, load_scorer
+from ingest.shadow import Shadow
 from ingest.telemetry_redis import StoredReading, TelemetryStream
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 CONSUMER = names.DETECTOR
 """Fixed, so that a restarted detector receives what its predecessor had not acknowledged."""
 POLL_S = 1.0
-"""How often the live model and the lag are looked at, in seconds."""
+"""How often the lag is looked at and the score of a trial is written, in seconds."""
 BLOCK_MS = 200
 """Longest wait for readings; also how late a turn may notice its end."""
 FIRST_MODEL_TIMEOUT_S = 60.0
@@ -51,7 +52,6 @@ decisions_made = Counter(
 )
 lag_readings = Gauge("watchfloor_detector_lag_readings", "Readings stored and not judged yet.", registry=REGISTRY)
 series_kept = Gauge("watchfloor_detector_series", "Series with a window.", registry=REGISTRY)
-models_refused = Counter("watchfloor_detector_models_refused", "Model versions that failed.", registry=REGISTRY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,8 @@ class DetectorStatus:
     """What keeps readings from being judged; None while nothing does."""
     rules: RulesStatus
     """What the rules of the file are doing, on the same readings."""
+    challenger: str | None
+    """Version that judges beside the one in use, silently; None: no trial is running here."""
 
 
 class DetectorService:
@@ -106,16 +108,13 @@ class DetectorService:
         self._clock = clock
         self._settings = settings
         self._on_events = on_events
-        self._load = load
         self._detector = Detector(settings)
         self._rules = RuleWatch(rules or RulesSettings(), engine, self._alerts, clock, self._detector.recent)
         self._is_rebuilt = False
         self._unwritten: list[Decision] = []
         self._unacknowledged: list[str] = []
-        self._champion: LiveModel | None = None
-        self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-loader")
-        self._loading: tuple[LiveModel, Future[Scorer]] | None = None
-        self._refused: str | None = None
+        self._models = ModelWatch(engine, clock, load)
+        self._shadow: Shadow | None = None
         self._next_poll_s = 0.0
         self._lag = 0
         self._is_caught_up = False
@@ -146,9 +145,12 @@ class DetectorService:
         if not self._is_rebuilt:
             # Only now: what the stream holds before the first unacknowledged reading is the past, and fixed.
             self._rebuild(batch)
-        self._unwritten = self._detector.observe([stored.reading for stored in batch])
+        readings = [stored.reading for stored in batch]
+        self._unwritten = self._detector.observe(readings)
         self._unacknowledged = [stored.id for stored in batch]
-        self._rules.observe([stored.reading for stored in batch])
+        if self._shadow is not None:
+            self._shadow.observe(readings, self._unwritten)
+        self._rules.observe(readings)
         self._finish()
         self._readings_total += len(batch)
         readings_judged.inc(len(batch))
@@ -157,23 +159,25 @@ class DetectorService:
 
     def status(self) -> DetectorStatus:
         """Return what is going on; for any thread."""
-        is_trained = self._champion is not None and self._detector.model_version == self._champion.version
+        champion, shadow = self._models.champion, self._shadow
+        is_trained = champion is not None and self._detector.model_version == champion.version
         return DetectorStatus(
             model=self._detector.model,
             version=self._detector.model_version,
-            revision=self._champion.revision if self._champion is not None and is_trained else 0,
+            revision=champion.revision if champion is not None and is_trained else 0,
             readings_total=self._readings_total,
             events_total=self._events_total,
             series=self._detector.num_series,
             lag=self._lag,
-            refused_model=self._detector.failure or self._refused,
+            refused_model=self._detector.failure or self._models.refusal,
             problem=self.problem,
             rules=self._rules.status(),
+            challenger=shadow.trial.version if shadow is not None else None,
         )
 
     def close(self) -> None:
         """Let go of the model loader; what is not acknowledged comes again to the next detector."""
-        self._loader.shutdown(wait=False, cancel_futures=True)
+        self._models.close()
 
     def _finish(self) -> None:
         """Commit and acknowledge what is in hand; each half may be repeated."""
@@ -195,10 +199,9 @@ class DetectorService:
             self._unacknowledged = []
 
     def _rebuild(self, batch: Sequence[StoredReading]) -> None:
-        if self._loading is not None:
-            # A restarted detector judges by the model its predecessor used; the readings wait in the stream.
-            wait([self._loading[1]], timeout=FIRST_MODEL_TIMEOUT_S)
-            self._swap_when_loaded()
+        # A restarted detector judges by the model its predecessor used; the readings wait in the stream.
+        self._models.wait_champion(FIRST_MODEL_TIMEOUT_S)
+        self._swap()
         past = self._past(batch)
         for start in range(0, len(past), REBUILD_CHUNK):
             # What these readings decided was committed before they were acknowledged.
@@ -220,40 +223,51 @@ class DetectorService:
 
     def _poll(self) -> None:
         self._rules.poll(self._is_caught_up)
+        self._models.poll((self._shadow.trial, self._shadow.scorer) if self._shadow is not None else None)
+        self._swap()
+        self._try_challenger()
         now_s = self._clock.monotonic_s()
         if now_s >= self._next_poll_s:
             self._next_poll_s = now_s + POLL_S
             self._lag = self._stream.lag(names.DETECTOR_GROUP)
             lag_readings.set(self._lag)
-            with read_transaction(self._engine) as connection:
-                self._follow(read_live_model(connection))
-        self._swap_when_loaded()
+            self._report_trial()
 
-    def _follow(self, promoted: LiveModel | None) -> None:
-        """Begin to load what was promoted, unless it is in use, being loaded or refused already."""
-        known = self._loading[0] if self._loading is not None else self._champion
-        if promoted is None or (known is not None and promoted.revision == known.revision):
-            return
-        # In a thread: the first load imports the model's library, which takes seconds that scoring has not.
-        if self._loading is None:
-            self._loading = (promoted, self._loader.submit(self._load, promoted))
+    def _swap(self) -> None:
+        scorer = self._models.take_champion()
+        if scorer is not None:
+            self._detector.swap(scorer)
+            logger.info("judging by %s@%s", scorer.name, scorer.version)
 
-    def _swap_when_loaded(self) -> None:
-        if self._loading is None or not self._loading[1].done():
+    def _try_challenger(self) -> None:
+        trial = self._models.trial
+        if self._shadow is not None and (trial is None or trial.id != self._shadow.trial.id):
+            self._shadow = None
+        # Not before the windows are rebuilt: the challenger begins with the champion's past.
+        if not self._is_rebuilt or (ready := self._models.take_challenger()) is None:
             return
-        promoted, loading = self._loading
-        self._loading = None
-        self._champion = promoted
-        try:
-            scorer = loading.result()
-        except ScorerError as error:
-            self._refused = str(error)
-            models_refused.inc()
-            logger.error("%s; going on with %s@%s", error, self._detector.model, self._detector.model_version)  # noqa: TRY400
+        self._shadow = Shadow(*ready, self._detector)
+        logger.info("%s judges beside %s, silently", self._shadow.scorer.version, self._detector.model_version)
+
+    def _report_trial(self) -> None:
+        shadow = self._shadow
+        if shadow is None:
             return
-        self._refused = None
-        self._detector.swap(scorer)
-        logger.info("judging by %s@%s (revision %s)", scorer.name, scorer.version, promoted.revision)
+        if shadow.failure is not None:
+            self._models.refuse(shadow.trial, shadow.failure)
+            self._shadow = None
+            return
+
+        def write(connection: Connection) -> None:
+            count_trial(
+                connection,
+                shadow.trial.id,
+                readings=shadow.readings,
+                champion_alerts=shadow.champion_alerts,
+                challenger_alerts=shadow.challenger_alerts,
+            )
+
+        in_write(self._engine, write)
 
 
 def _order(entry_id: str) -> tuple[int, int]:

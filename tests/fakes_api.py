@@ -114,7 +114,7 @@ class ApiFloor:
         self.disabled = DisabledUsers(self.engine)
         self.woken = 0
         self._used: set[str] = set()
-        settings = Settings(
+        self.settings = settings = Settings(
             http_port=PORT,
             data_dir=str(folder),
             storage_url=(folder / "storage").as_uri(),

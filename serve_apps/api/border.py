@@ -37,10 +37,12 @@ from ingest.errors import (
     DirectoryReferenceError,
     HeartbeatNotFoundError,
     SilenceNotFoundError,
+    StaleRevisionError,
     StoreUnavailableError,
     VersionConflictError,
 )
 from serve_apps.auth import Identity
+from training.errors import ModelFileError, ModelVersionNotFoundError
 
 MAX_PAGE = 500
 MAX_DEPTH = 32
@@ -54,6 +56,7 @@ NOT_FOUND = (
     HeartbeatNotFoundError,
     RunNotFoundError,
     SilenceNotFoundError,
+    ModelVersionNotFoundError,
 )
 INVALID = (UnknownTaskError, UnknownLaneError, DirectoryReferenceError)
 CONFLICT = (
@@ -63,6 +66,8 @@ CONFLICT = (
     DeviceBusyError,
     DirectoryConflictError,
     VersionConflictError,
+    StaleRevisionError,
+    ModelFileError,
 )
 UNAVAILABLE = (
     ServiceUnavailableError,

@@ -46,6 +46,7 @@ WAYS = {
     "verdict": ("POST", "/api/v1/alerts/actions"),
     "train": ("POST", "/api/v1/runs"),
     "cancel": ("POST", "/api/v1/runs/{}/cancel"),
+    "promote": ("POST", "/api/v1/models/rollback"),
     "command": ("POST", "/api/v1/commands"),
     "directory": ("PATCH", "/api/v1/directory/{}/{}/{}"),
     "dead_letters": ("GET", "/api/v1/dead-letters"),

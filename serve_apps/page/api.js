@@ -74,6 +74,8 @@ export const api = {
   cancelRun: (id) => call("POST", `runs/${encodeURIComponent(id)}/cancel`, { request_id: requestId() }),
   lanes: () => call("GET", "lanes"),
   models: () => call("GET", "models"),
+  modelOf: (alert) => call("GET", `models/of-alert/${encodeURIComponent(alert)}`),
+  rollBack: (revision, reason) => call("POST", "models/rollback", { expected_revision: revision, reason }),
   deadLetters: (params = {}) => call("GET", `dead-letters${query(params)}`),
   replayDeadLetters: (ids) => call("POST", "dead-letters/replay", { ids }),
 };

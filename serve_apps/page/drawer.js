@@ -53,7 +53,10 @@ export class Drawer {
     try {
       const detail = await this.api.alert(id);
       if (this.view.open !== id) return;
-      this._detail = { id, ...detail };
+      const isTrained = detail.alert.source?.kind === "model";
+      const model = isTrained ? await this.api.modelOf(id).then((answer) => answer.model, () => null) : null;
+      if (this.view.open !== id) return;
+      this._detail = { id, ...detail, model };
       this._failed = null;
       this.store.mergeAlert(detail.alert);
     } catch (error) {
@@ -179,6 +182,7 @@ export class Drawer {
       ["Device", `${alert.device_id}`],
       ["Tenant, site", [alert.tenant, alert.site].filter(Boolean).join(", ")],
       ["Raised by", isModel ? modelLabel(source.model, source.model_version) : `the device (${source.rule ?? "alert"})`],
+      ["Its model", this._detail?.id === alert.id ? lineage(this._detail.model) : ""],
       ["Score, threshold", isModel ? `${num(source.score)} / ${num(source.threshold)}` : ""],
       ["Metric", alert.metric],
       ["Value", alert.value === null || alert.value === undefined ? "" : `${num(alert.value)}${!isModel && source.threshold !== null && source.threshold !== undefined ? ` / limit ${num(source.threshold)}` : ""}`],
@@ -220,6 +224,19 @@ export class Drawer {
     });
     this._parts.events.replaceChildren(...(items.length ? items : [h("li", { class: "muted" }, detail ? "No event is recorded." : "Loading…")]));
   }
+}
+
+/** Data set, run and person behind the version that raised an alert; empty for the baseline. */
+function lineage(model) {
+  if (!model) return "";
+  if (model.problem) return model.problem;
+  const judged = Object.entries(model.alerts?.verdicts ?? {}).map(([verdict, { count }]) => `${count} ${VERDICTS[verdict]?.toLowerCase() ?? verdict}`);
+  const parts = [
+    model.made_from && `trained on ${model.made_from.dataset.name} (${String(model.made_from.dataset.digest ?? "").slice(0, 8)})`,
+    model.made_by?.run_id && `by run ${model.made_by.run_id}${model.made_by.user_id ? ` of ${model.made_by.user_id}` : ""}`,
+    judged.length && `its alerts were judged: ${judged.join(", ")}`,
+  ];
+  return parts.filter(Boolean).join("; ") || `made ${utc(model.created_at)}`;
 }
 
 function deviceSentence(alert) {

@@ -23,6 +23,7 @@ import { Sparks } from "./sparks.js";
 import { FINISHED, Store, isSuppressed } from "./store.js";
 import { Toasts } from "./toasts.js";
 import { TopBar } from "./topbar.js";
+import { Models } from "./models.js";
 import { Training } from "./training.js";
 import { View } from "./view.js";
 
@@ -46,6 +47,7 @@ new TopBar({ store, view, clock, onReconnect: () => reconnect() });
 new Devices({ store, view, clock });
 new DeviceCard({ store, view, api, clock, toasts, listen: (channel, isWanted) => (isWanted ? client?.subscribe(channel) : client?.unsubscribe(channel)) });
 new Training({ store, api, clock, toasts });
+new Models({ store, api, clock, toasts, reload: () => loadModels() });
 new Machine({ store, api, clock });
 
 let client = null;
@@ -103,6 +105,7 @@ function onPublication(_channel, message) {
       const name = data.model_id ?? data.version ?? data.model_version;
       if (type === "ml_training_complete") toasts.say(`Training complete: model ${name}.`);
       loadStatus();
+      loadModels();
     },
     onNotice: (text) => {
       toasts.say(text, { kind: "problem" });
@@ -149,6 +152,7 @@ function loadAll() {
   loadRuns();
   loadDevices();
   loadStatus();
+  loadModels();
 }
 
 /** Every unacknowledged alert, whatever their number, and the newest of the others. */
@@ -204,6 +208,12 @@ function loadDevices() {
   });
 }
 
+function loadModels() {
+  return load("models", async () => {
+    store.models = await api.models();
+  });
+}
+
 function loadStatus() {
   return load("status", async () => {
     store.status = await api.status();
@@ -232,6 +242,7 @@ function poll() {
     loadDevices();
     loadStatus();
     loadRuns();
+    loadModels();
     if (store.problems.alerts) loadAlerts();
   }, POLL_MS);
 }

@@ -32,7 +32,7 @@ export class Store {
     this.devices = [];
     this.commands = new Map(); // id -> command; one that came as a message has no payload
     this.lanes = [];
-    this.models = [];
+    this.models = null; // {live, versions, trials, settings}
     this.status = null;
     this.ingest = null; // {data, heardAt}
     this.connection = { name: "connecting" };

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine
 
 from cluster import names
-from cluster.store import metadata, open_engine, write_transaction
+from cluster.store import metadata, open_engine, read_transaction, write_transaction
 from ingest.alerts.engine import AlertEngine
 from ingest.alerts.model import Alert, AlertEvent, Condition
 from ingest.alerts.store import AlertQuery, AlertStore
@@ -19,6 +19,7 @@ from ingest.detection_settings import DetectorSettings
 from ingest.detector_service import DetectorService
 from ingest.errors import ScorerError, StoreUnavailableError
 from ingest.live_models import LiveModel, write_live_model
+from ingest.model_trial import TrialState, add_trial, list_trials, running_trial
 from ingest.payload import Reading
 from ingest.scorer import Scorer
 from ingest.telemetry_redis import TelemetryStream
@@ -268,6 +269,64 @@ def test_a_bad_model_never_stops_detection(
     assert status.refused_model == "model anomaly_detector@v3 cannot be used: truncated"
 
 
+def test_a_challenger_is_tried_silently_and_needs_no_loading_when_it_wins(
+    stream: TelemetryStream,
+    make_service: MakeService,
+    telemetry: list[Reading],
+    sql: Engine,
+) -> None:
+    """Its score is written down once a second; no alert names it before it is champion."""
+    loaded: list[str] = []
+
+    def load(model: LiveModel) -> Scorer:
+        loaded.append(f"{model.alias} {model.version}")
+        return LastDifference(model.version)
+
+    clock = FakeClock()
+    service = make_service(clock, load)
+    promote(sql, "v1", 0)
+    stream.append(telemetry[: 2 * SHIFT])
+    judge_all(service)
+    challenge(sql, "v2", "v1")
+    advance_until(service, clock, lambda: service.status().challenger == "v2")
+
+    stream.append(telemetry[2 * SHIFT :])
+    judged = judge_all(service)
+    clock.advance(1.0)
+    service.step()
+    with read_transaction(sql) as connection:
+        trial = running_trial(connection)
+    assert trial is not None
+    assert trial.readings == judged
+    assert trial.champion_alerts == trial.challenger_alerts > 0  # they are the same model
+    assert {alert.model_version for alert in AlertStore(sql, clock).list(AlertQuery()).items} <= {"v1", "1"}
+
+    promote(sql, "v2", 1)
+    advance_until(service, clock, lambda: service.status().version == "v2")
+    assert loaded == ["champion v1", "challenger v2"]
+
+
+def test_a_challenger_that_cannot_be_loaded_ends_its_trial(
+    stream: TelemetryStream, make_service: MakeService, telemetry: list[Reading], sql: Engine
+) -> None:
+    def refuse(model: LiveModel) -> Scorer:
+        raise ScorerError(model.scorer, model.version, "truncated")
+
+    clock = FakeClock()
+    service = make_service(clock, refuse)
+    stream.append(telemetry[:SHIFT])
+    judge_all(service)
+    challenge(sql, "v2", "1")
+
+    def refusals() -> list[str]:
+        with read_transaction(sql) as connection:
+            return [trial.reason for trial in list_trials(connection, 9) if trial.state is TrialState.REFUSED]
+
+    advance_until(service, clock, lambda: refusals() != [])
+    assert refusals() == ["model anomaly_detector@v2 cannot be used: truncated"]
+    assert service.status().challenger is None
+
+
 def test_a_firing_alert_whose_start_has_left_the_stream_still_clears(
     stream: TelemetryStream, make_service: MakeService, telemetry: list[Reading], sql: Engine
 ) -> None:
@@ -294,6 +353,30 @@ def promote(sql: Engine, version: str, expected_revision: int) -> None:
             expected_revision=expected_revision,
             at=1.0,
         )
+
+
+def challenge(sql: Engine, version: str, against: str) -> None:
+    with write_transaction(sql) as connection:
+        add_trial(
+            connection,
+            scorer="anomaly_detector",
+            version=version,
+            uri="file:///models/x",
+            run_id="run",
+            user_id="ada",
+            against=against,
+            state=TrialState.RUNNING,
+            reason="trained",
+            at=1.0,
+        )
+
+
+def advance_until(service: DetectorService, clock: FakeClock, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        clock.advance(0.3)
+        service.step()
 
 
 def wait_for(service: DetectorService, version: str) -> None:

@@ -25,13 +25,14 @@ from ingest.command_store import CommandStore
 from ingest.directory import devices
 from ingest.episode import Change
 from ingest.ingest_service import IngestStatus
+from ingest.model_trial import TrialState
 from ingest.status_broadcast import StatusBroadcast
 from realtime.broadcaster import Broadcaster
 from realtime.messages import MessageType
 from realtime.run_listener import RunListener
 from realtime.settings import BroadcastSettings
 from training.registry.manifest import Manifest
-from training.runs.completion import Sample, announce
+from training.runs.completion import Offer, Sample, announce
 from training.runs.order import TrainingOrder
 
 ANNOUNCED = "action actor alert alert_id alert_type at event_id message severity source_id timestamp"
@@ -59,7 +60,7 @@ FIELDS = {
         "alerts_total blocked broker broker_connected broker_problem dead_letters devices_online duplicates_total "
         "lag_s mqtt_version rate readings_total stores window"
     ),
-    "model_update": f"{MODEL} alias metrics revision",
+    "model_update": f"{MODEL} alias decision metrics reason revision",
     "command_update": "command command_id event",
 }
 ALERT = (
@@ -115,7 +116,8 @@ def a_training_ends(broadcaster: Broadcaster) -> None:
         created_at="2026-01-01T00:00:00Z",
         libraries={},
     )
-    announce(broadcaster, manifest, Sample(series="recorded/nyc_taxi/value", forecast=1.0, actual=2.0), revision=1)
+    sample = Sample(series="recorded/nyc_taxi/value", forecast=1.0, actual=2.0)
+    announce(broadcaster, manifest, sample, Offer(TrialState.PROMOTED, "trained", 1))
 
 
 def ingest_stops(broadcaster: Broadcaster) -> None:

@@ -104,6 +104,15 @@ def read_version(uri: str, *, model_type: str, version: str) -> tuple[Manifest, 
     return manifest, weights
 
 
+def read_manifest(uri: str) -> Manifest:
+    """Return the manifest of the version in the folder at ``uri``.
+
+    Raises:
+        ModelFileError: it is missing or cannot be used.
+    """
+    return _read_manifest(Storage(uri), "")
+
+
 def describe(manifest: Manifest) -> Mapping[str, Any]:
     """Return the few fields that a list of versions shows."""
     return {

@@ -1,7 +1,7 @@
-"""The end of a successful training: from weights in memory to a model that is live.
+"""The end of a successful training: from weights in memory to a model that is live, or on trial.
 
-Register, try, promote, tell -- in this order, in the worker of rank 0, so that the model
-is live seconds before Ray Train has cleaned its worker group up. Invariant: nobody hears
+Register, load, offer, tell -- in this order, in the worker of rank 0, so that the model
+is at work seconds before Ray Train has cleaned its worker group up. Invariant: nobody hears
 of a version that the detectors could not load, because it was loaded here first.
 """
 
@@ -15,6 +15,8 @@ import torch
 from sqlalchemy import Engine
 
 from ingest.errors import StaleRevisionError
+from ingest.live_models import CHALLENGER, CHAMPION
+from ingest.model_trial import TrialState
 from ingest.scorer import check_scorer
 from realtime.broadcaster import Broadcaster
 from realtime.messages import MessageType
@@ -23,15 +25,17 @@ from training.evaluation.forecasts import ACCURACY_KIND, Evaluation
 from training.models.anomaly import MODEL_TYPE, load_scorer
 from training.models.forecaster import ResidualForecaster
 from training.models.weights import dump_weights
+from training.registry.gates import PromotionSettings, refuse_figures
+from training.registry.keeper import model_decisions, model_update
 from training.registry.manifest import Manifest
-from training.registry.promotion import champion, promote
+from training.registry.promotion import challenge, promote, refuse
 from training.registry.storage import Storage
 from training.registry.versions import ModelRegistry
 from training.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
 
-PROMOTE_ATTEMPTS = 3
+OFFER_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,37 +89,52 @@ def register(
     return manifest, uri
 
 
-def go_live(engine: Engine, manifest: Manifest, uri: str) -> int:
-    """Make the version champion; the detectors see it at their next poll.
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What became of a version when it was offered to the detectors."""
 
-    Returns:
-        The champion's new revision.
+    state: TrialState
+    """Promoted, on trial (``running``), or refused."""
+    reason: str
+    revision: int = 0
+    """The champion's new revision when it was promoted."""
+
+    @property
+    def words(self) -> str:
+        """The end of a sentence that begins with the version's name."""
+        return {
+            TrialState.PROMOTED: "is live",
+            TrialState.RUNNING: "is tried beside the one in use",
+        }.get(self.state, f"is refused: {self.reason}")
+
+
+def offer(engine: Engine, manifest: Manifest, uri: str, settings: PromotionSettings) -> Offer:
+    """Hand a version to the detectors: as champion when there is none, else on trial beside it.
 
     Raises:
         StaleRevisionError: others kept promoting; the version is registered, not live.
     """
     reason = f"trained by run {manifest.run_id or '(none)'} on {manifest.dataset['name']}"
-    for attempt in range(1, PROMOTE_ATTEMPTS + 1):
-        current = champion(engine)
+    refusal = refuse_figures(manifest.metrics, settings)
+    if refusal is not None:
+        refuse(engine, manifest, uri, reason=refusal, at=time.time())
+        model_decisions.labels(TrialState.REFUSED.value).inc()
+        return Offer(TrialState.REFUSED, refusal)
+    for _ in range(OFFER_ATTEMPTS):
         try:
-            return promote(
-                engine,
-                manifest,
-                uri,
-                reason=reason,
-                at=time.time(),
-                expected_revision=current.revision if current else 0,
-            ).revision
+            if challenge(engine, manifest, uri, reason=reason, at=time.time()) is not None:
+                return Offer(TrialState.RUNNING, reason)
+            live = promote(engine, manifest, uri, reason=reason, at=time.time(), expected_revision=0)
         except StaleRevisionError:
-            # Whoever promoted last wins: the newest model is at least as good as the one it raced with.
-            if attempt == PROMOTE_ATTEMPTS:
-                raise
-            logger.info("run %s: the champion moved meanwhile, trying again", manifest.run_id)
-    raise AssertionError("unreachable: the last attempt returns or raises")
+            logger.info("run %s: another version moved meanwhile, trying again", manifest.run_id)
+            continue
+        model_decisions.labels(TrialState.PROMOTED.value).inc()
+        return Offer(TrialState.PROMOTED, reason, live.revision)
+    raise StaleRevisionError(CHAMPION, 0)
 
 
-def announce(broadcaster: Broadcaster, manifest: Manifest, sample: Sample, revision: int) -> None:
-    """Tell the user and the NOC that the model is there; never raises."""
+def announce(broadcaster: Broadcaster, manifest: Manifest, sample: Sample, offered: Offer) -> None:
+    """Tell the user and the NOC that the model is there, and what became of it; never raises."""
     shared: dict[str, Any] = {
         "model_id": manifest.model_id,
         "model_type": manifest.model_type,
@@ -125,9 +144,11 @@ def announce(broadcaster: Broadcaster, manifest: Manifest, sample: Sample, revis
     }
     metrics = {"accuracy": manifest.metrics["accuracy"], "accuracy_kind": ACCURACY_KIND, "metrics": manifest.metrics}
     broadcaster.broadcast_to_noc_dashboard(MessageType.ML_TRAINING_COMPLETE, shared | metrics)
-    broadcaster.broadcast_to_noc_dashboard(
-        MessageType.MODEL_UPDATE, shared | {"alias": "champion", "revision": revision, "metrics": manifest.metrics}
+    alias = CHAMPION if offered.state is TrialState.PROMOTED else CHALLENGER
+    told = model_update(
+        manifest, alias=alias, revision=offered.revision, decision=offered.state.value, reason=offered.reason
     )
+    broadcaster.broadcast_to_noc_dashboard(MessageType.MODEL_UPDATE, told)
     if manifest.user_id:
         broadcaster.broadcast_to_user(
             manifest.user_id, MessageType.ML_PREDICTION, shared | {"prediction": sample.forecast} | asdict(sample)

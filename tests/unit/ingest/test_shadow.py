@@ -1,0 +1,49 @@
+"""A challenger beside the champion: same readings, no effect."""
+
+from ingest.detection_settings import DetectorSettings
+from ingest.detector import Detector
+from ingest.model_trial import Trial, TrialState
+from ingest.shadow import Shadow
+from tests.fakes_alerts import START_S, LastDifference, readings
+from tests.signals import SHIFT, a_day_with_faults
+
+SETTINGS = DetectorSettings(min_threshold=7.0)
+TRIAL = Trial(
+    "t", "anomaly_detector", "v2", "file:///x", "run", "ada", "v1", TrialState.RUNNING, "", START_S, None, 0, 0, 0
+)
+TELEMETRY = readings(a_day_with_faults(5))
+
+
+def test_the_same_model_raises_the_same_alerts_and_the_champion_is_undisturbed() -> None:
+    """Both have the past that the champion had when the trial began."""
+    alone, champion = Detector(SETTINGS), Detector(SETTINGS)
+    for detector in (alone, champion):
+        detector.swap(LastDifference("v1"))
+        detector.observe(TELEMETRY[:SHIFT])
+    shadow = Shadow(TRIAL, LastDifference("v2"), champion)
+
+    for start in range(SHIFT, len(TELEMETRY), 100):
+        batch = TELEMETRY[start : start + 100]
+        decided = champion.observe(batch)
+        shadow.observe(batch, decided)
+        assert decided == alone.observe(batch)
+
+    assert shadow.readings == len(TELEMETRY) - SHIFT
+    assert shadow.champion_alerts == shadow.challenger_alerts > 0
+    assert champion.model_version == "v1"
+
+
+def test_a_challenger_that_fails_says_so_and_nothing_else_happens() -> None:
+    champion = Detector(SETTINGS)
+    champion.observe(TELEMETRY[:SHIFT])
+    broken = LastDifference("v2")
+    shadow = Shadow(TRIAL, broken, champion)
+    broken.fails = True
+
+    decided = champion.observe(TELEMETRY[SHIFT:])
+    shadow.observe(TELEMETRY[SHIFT:], decided)
+
+    assert shadow.failure is not None
+    assert "weights are gone" in shadow.failure
+    assert champion.failure is None
+    assert champion.model_version == "1"
