@@ -4,6 +4,7 @@ Parsing and printing only; runs are driven by ``runs/driver.py``. Exit codes: 0 
 run did not, 2 the command cannot be carried out, 130 cancelled.
 """
 
+import dataclasses
 import getpass
 import json
 import logging
@@ -18,11 +19,16 @@ from rich.table import Table
 from cluster.errors import ClusterError
 from cluster.run_queue_client import RunQueueClient, current_submission_id
 from cluster.runs import Run, RunState, run_to_json
+from training import cli_models
+from training.runs.compare import compare as side_by_side
 from training.runs.driver import connect_ray, drive
+from training.runs.job_logs import read_logs
 from training.runs.order import TrainingOrder
 from training.runs.terminal import describe, open_display, watch
 
 app = typer.Typer(help="Train models on the floor's telemetry.", no_args_is_help=True, add_completion=False)
+
+app.add_typer(cli_models.app, name="models")
 
 EXIT_CODES = {RunState.SUCCEEDED: 0, RunState.CANCELLED: 130}
 
@@ -94,6 +100,43 @@ def show(run_id: Annotated[str, typer.Argument(help="Id of a run.")], as_json: J
         print(f"{name:>14}  {json.dumps(value) if isinstance(value, dict) else value}")
 
 
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="Id of a run.")],
+    second: Annotated[str, typer.Argument(help="Id of another one.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show two runs side by side: what differs, and all figures."""
+    connect_ray()
+    queue = RunQueueClient.connect()
+    lines = side_by_side(queue.get(first), queue.get(second))
+    if as_json:
+        print(json.dumps([dataclasses.asdict(line) | {"difference": line.difference} for line in lines]))
+        return
+    table = Table("", "", first, second, "difference", box=None)
+    for line in lines:
+        difference = "" if line.difference is None else f"{line.difference:+.4g}"
+        table.add_row(line.part, line.name, _cell(line.first), _cell(line.second), difference)
+    Console().print(table)
+
+
+@app.command()
+def logs(
+    run_id: Annotated[str, typer.Argument(help="Id of a run.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run has ended.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what a run's driver and workers wrote."""
+    connect_ray()
+    run = RunQueueClient.connect().get(run_id)
+    for text in read_logs(run, follow=follow):
+        if as_json:
+            for line in text.splitlines():
+                print(json.dumps({"run_id": run.id, "line": line}), flush=True)
+        else:
+            print(text, end="", flush=True)
+
+
 def main() -> None:
     """Run the command line; our own errors become one line on standard error."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -125,6 +168,12 @@ def _pairs(items: list[str]) -> dict[str, Any]:
             _fail(f"--set takes K=V, got {item!r}")
         pairs[name.strip()] = value.strip()
     return pairs
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _shell_user() -> str:

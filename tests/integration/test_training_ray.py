@@ -380,6 +380,16 @@ def test_the_shell_command_follows_its_run_and_ctrl_c_cancels_it(floor: Floor) -
         check=True,
     )
     assert json.loads(shown.stdout) == rest[-1]
+    written = subprocess.run(
+        [sys.executable, "-m", "training", "logs", run["id"]],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "cancelled" in written.stdout
 
 
 def test_the_first_example_moves_a_bar_and_tells_the_noc(floor: Floor) -> None:
