@@ -48,14 +48,28 @@ def ours() -> tuple[dict[str, Call], dict[str, AsyncCall]]:
         with breaker.call(SERVICE, timeout_s=10):
             work()
 
+    kept = breaker.call(SERVICE, timeout_s=10)
+
+    def kept_block() -> None:
+        with kept:
+            work()
+
+    async def akept_block() -> None:
+        async with kept:
+            await awork()
+
     async def ablock() -> None:
         async with breaker.call(SERVICE, timeout_s=10):
             await awork()
 
     guard = breaker.guard(SERVICE)
     return (
-        {"watchfloor guard": guard(work), "watchfloor call, with its deadline": block},
-        {"watchfloor guard": guard(awork), "watchfloor call, with its deadline": ablock},
+        {"watchfloor decorator": guard(work), "watchfloor with": block, "watchfloor with, one call kept": kept_block},
+        {
+            "watchfloor decorator": guard(awork),
+            "watchfloor with": ablock,
+            "watchfloor with, one call kept": akept_block,
+        },
     )
 
 

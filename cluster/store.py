@@ -52,7 +52,7 @@ def open_engine(url: str, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -
     SQLite gets WAL, ``synchronous=FULL`` (a commit has reached the disk when it returns)
     and a busy time-out; PostgreSQL gets a limit on every wait.
     """
-    codec: dict[str, Any] = {"json_serializer": _to_json, "json_deserializer": orjson.loads}
+    codec: dict[str, Any] = {"json_serializer": to_json, "json_deserializer": orjson.loads}
     if make_url(url).get_backend_name() != "sqlite":
         from cluster.postgres import open_postgres  # its driver takes 80 ms to load
 
@@ -110,7 +110,8 @@ def _guarded(engine: Engine) -> AbstractContextManager[object]:
     return GuardedTransaction(engine)
 
 
-def _to_json(value: Any) -> str:
+def to_json(value: Any) -> str:
+    """Return ``value`` as a JSON column keeps it."""
     try:
         return orjson.dumps(value).decode()
     except TypeError:  # a number beyond 64 bits, a key that is no text

@@ -24,7 +24,7 @@ from ingest.dead_letter import DeadLetter, DeadLetterStore
 from ingest.decoder import ClockTolerance
 from ingest.delivery import Delivery
 from ingest.delivery_queue import BatchLimits, DeliveryQueue
-from ingest.directory import DeviceDirectory, DeviceKey
+from ingest.directory import MAX_UNKNOWN, DeviceDirectory, DeviceKey
 from ingest.drain import Drain
 from ingest.errors import AlertConflictError, StoreUnavailableError
 from ingest.inbox import Filters, MqttSettings, Subscription
@@ -77,6 +77,8 @@ class IngestSettings:
     """A device time behind ours by more is flagged, in seconds."""
     offline_after_s: float = 900.0
     """A device that nothing was heard of for so long is offline though no last will came, in seconds; 0: never."""
+    unknown_devices: int = MAX_UNKNOWN
+    """Devices in the directory that nobody registered; what further ones send is stored, but they are not listed."""
     tick_s: float = 1.0
     """Pace of status messages and watchdogs, in seconds."""
     directory_s: float = 5.0
@@ -87,6 +89,8 @@ class IngestSettings:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         check_tenants(self.tenants)
+        if self.unknown_devices < 0:
+            raise ValueError(f"unknown_devices must not be negative, got {self.unknown_devices}")
         if self.offline_after_s < 0:
             raise ValueError(f"offline_after_s must not be negative, got {self.offline_after_s}")
         for name in ("tick_s", "directory_s"):
@@ -180,8 +184,8 @@ class IngestService:
             new_drain=self._new_drain,
         )
         self._letters = DeadLetterStore(engine, source=self._sharing.client_id)
-        self._directory = DeviceDirectory(engine)
-        self._known_presence = Presence(engine, self._alerts)
+        self._directory = DeviceDirectory(engine, settings.unknown_devices)
+        self._known_presence = Presence(engine, self._alerts, self._directory)
         self._listening_since: float | None = None
         self._commands = CommandStore(engine, clock)
         self._on_alerts = on_alerts
@@ -453,7 +457,7 @@ class IngestService:
         try:
             with translated(SQL):
                 if seen:
-                    self._directory.saw(seen)
+                    self._note_unlisted(self._directory.saw(seen))
                     for tenant, device in self._known_presence.heard(seen.keys()):
                         logger.info("device %s/%s is heard of again", tenant, device)
                 self._judge_silence()
@@ -465,6 +469,17 @@ class IngestService:
         metrics.device_online.set(self._totals.online)
         metrics.stream_readings.set(self._stream.length())
         metrics.stream_memory_ratio.set(self._stream.memory_ratio())
+
+    def _note_unlisted(self, count: int) -> None:
+        if count and not self._totals.unlisted:
+            logger.warning(
+                "%s devices are not listed, because %s that nobody registered are: register those that are yours, "
+                "or see who publishes under so many names (WATCHFLOOR_INGEST_UNKNOWN_DEVICES)",
+                count,
+                self._settings.unknown_devices,
+            )
+        self._totals.unlisted = count
+        metrics.device_unlisted.set(count)
 
     def _judge_silence(self) -> None:
         """Declare silent devices offline, unless the silence may be ours."""
@@ -524,3 +539,5 @@ class _Totals:
     letters: int = 0
     letters_counted_at: int = -1
     online: int = 0
+    unlisted: int = 0
+    """Devices heard of lately that the directory has no room for."""

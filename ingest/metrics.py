@@ -73,6 +73,11 @@ device_online = Gauge("watchfloor_device_online", "Devices that say they are onl
 device_silent = Counter(
     "watchfloor_device_silent", "Devices declared offline because nothing was heard of them.", registry=REGISTRY
 )
+device_unlisted = Gauge(
+    "watchfloor_device_unlisted",
+    "Devices heard of lately that are not in the directory, because too many are that nobody registered.",
+    registry=REGISTRY,
+)
 stream_readings = Gauge("watchfloor_telemetry_stream_readings", "Readings in the stream.", registry=REGISTRY)
 stream_memory_ratio = Gauge(
     "watchfloor_telemetry_memory_ratio", "Share of Valkey's memory bound in use.", registry=REGISTRY

@@ -14,7 +14,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from ingest.mqtt_address import MqttAddress
-from ingest.publish_packet import MalformedPublishError, PublishPacket, decode_publish
+from ingest.publish_packet import MalformedPublishError, PublishPacket, decode_publish, whole_publish
 
 READ_BYTES = 65_536
 PUBACK = b"\x40\x02"
@@ -76,6 +76,15 @@ class ReceivingClient(paho.Client):
         self._is_ack_cut = len(self._acks) % 4 != 0
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        """Read one packet. A PUBLISH that is here as a whole never sees paho, which takes it apart byte by byte."""
+        if self._read_at < len(self._read) and not self._in_packet["command"]:
+            body = whole_publish(self._read, self._read_at)
+            if body is not None:
+                command, self._read_at = self._read[self._read_at], body.stop
+                return self._take(command, self._read[body])
+        return super().loop_read(max_packets)
+
     def _sock_recv(self, bufsize: int) -> bytes:
         if self._read_at == len(self._read):
             self._read = super()._sock_recv(READ_BYTES)
@@ -85,9 +94,11 @@ class ReceivingClient(paho.Client):
         return data
 
     def _handle_publish(self) -> MQTTErrorCode:
-        is_v5 = self.protocol == paho.MQTTv5
+        return self._take(self._in_packet["command"], self._in_packet["packet"])
+
+    def _take(self, command: int, body: bytes | bytearray) -> MQTTErrorCode:
         try:
-            packet = decode_publish(self._in_packet["command"], self._in_packet["packet"], is_v5=is_v5)
+            packet = decode_publish(command, body, is_v5=self.protocol == paho.MQTTv5)
         except MalformedPublishError:
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
         self.on_packet(packet)

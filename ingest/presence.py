@@ -53,9 +53,9 @@ _silent_key = tuple_(silent_devices.c.tenant, silent_devices.c.device)
 class Presence:
     """Presence in the SQL store, and what follows from it for alerts."""
 
-    def __init__(self, engine: Engine, alerts: AlertEngine) -> None:
+    def __init__(self, engine: Engine, alerts: AlertEngine, directory: DeviceDirectory | None = None) -> None:
         self._engine = engine
-        self._directory = DeviceDirectory(engine)
+        self._directory = directory or DeviceDirectory(engine)
         self._alerts = alerts
 
     def announce(self, states: Sequence[StateChange]) -> int:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 NOT_UTF8 = "(not UTF-8)"
 """Stands for a topic that is none; no template matches it."""
 
+PUBLISH = 3
+"""Type of the packet: the upper half of its first byte."""
 CONTENT_TYPE = 0x03
 CORRELATION = 0x09
 USER_PROPERTY = 0x26
@@ -86,6 +88,17 @@ def decode_publish(command: int, body: bytes | bytearray, *, is_v5: bool) -> Pub
         bool(command & 1),
         properties,
     )
+
+
+def whole_publish(data: bytes, at: int) -> slice | None:
+    """Return where the body of the packet that begins at ``at`` lies; None: no PUBLISH, or not all of it is here."""
+    if data[at] >> 4 != PUBLISH:
+        return None
+    try:
+        length, start = _varint(data, at + 1)
+    except MalformedPublishError:
+        return None
+    return slice(start, start + length) if start + length <= len(data) else None
 
 
 def read_properties(data: bytes) -> PublishProperties:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -82,7 +83,13 @@ def encode(message_type: str, data: Mapping[str, Any], priority: str, clock: Clo
 
 def iso_utc(time_s: float) -> str:
     """Return seconds since the Unix epoch as ISO-8601 in UTC with milliseconds and a Z."""
-    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    second, microsecond = divmod(round(time_s * 1e6), 1_000_000)
+    return f"{_iso_second(second)}.{microsecond // 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _iso_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")
 
 
 def _fallback(value: object) -> object:

@@ -102,9 +102,11 @@ def _tables() -> bytes:
 class ApiFloor:
     """The parts behind the API, and callers of it."""
 
-    def __init__(self, folder: Path) -> None:
-        (folder / "floor.db").write_bytes(_tables())
-        self.engine = open_engine(f"sqlite:///{folder}/floor.db")
+    def __init__(self, folder: Path, engine: Engine | None = None) -> None:
+        if engine is None:
+            (folder / "floor.db").write_bytes(_tables())
+            engine = open_engine(f"sqlite:///{folder}/floor.db")
+        self.engine = engine
         self.clock = FakeClock()
         self.alerts = AlertEngine(self.engine, self.clock)
         self.run_queue = LocalRunQueue(self.engine)

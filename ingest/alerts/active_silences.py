@@ -5,7 +5,6 @@ committed before holds for every alert that begins after it, and a repeated aler
 query.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
@@ -31,7 +30,7 @@ class ActiveSilences:
             )
             self._found = [(silence_from_row(row), row.active_until) for row in rows]
         reasons = tuple(silence.suppression(until) for silence, until in self._found if silence.matches(alert))
-        return replace(alert, suppressed_by=(*alert.suppressed_by, *reasons)) if reasons else alert
+        return alert.but(suppressed_by=(*alert.suppressed_by, *reasons)) if reasons else alert
 
 
 def silence_from_row(row: Row[Any]) -> Silence:

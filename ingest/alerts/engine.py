@@ -9,6 +9,7 @@ that is brought again changes nothing. Synchronous: call it off the event loop.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Protocol
 
 from sqlalchemy import Connection, Engine, select
@@ -48,6 +49,8 @@ DETECTOR_RULE = "anomaly"
 MAX_ATTEMPTS = 4
 """Tries of a transaction whose alerts others change at the same time (PostgreSQL only: SQLite serialises writers)."""
 TITLE_CHARS = 256
+FINGERPRINTS = 8192
+"""Fingerprints remembered: devices say the same again."""
 STATE_CHANGES = frozenset({Action.RAISED, Action.REOPENED, Action.CLEARED})
 """What counts as flapping. A device's own alert is a moment and cannot flap; its repeats are counted."""
 
@@ -245,7 +248,7 @@ class AlertEngine:
         changes_state = is_live and change.action in STATE_CHANGES
         if changes_state:
             flaps = with_change(change.after.flaps, now, self._settings)
-            change = replace(change, after=replace(change.after, flaps=flaps))
+            change = replace(change, after=change.after.but(flaps=flaps))
         evidence = report.evidence if change.before is None else _evidence_of(report, change.after)
         after = ledger.add(change, recorded_at=now, reading_key=report.reading_key, evidence=evidence)
         flapping = flapped(after, now, self._settings) if changes_state else None
@@ -302,6 +305,7 @@ def _says_silence(alert: Alert) -> bool:
     return alert.source_kind is SourceKind.HEARTBEAT or (alert.source_kind is SourceKind.RULE and alert.value is None)
 
 
+@lru_cache(maxsize=FINGERPRINTS)
 def fingerprint(tenant: str, kind: SourceKind, rule: str, device_id: str, metric: str | None) -> str:
     """Return the name of a problem: the same in every process and for every model version."""
     text = "|".join((tenant, kind.value, rule, device_id, metric or ""))

@@ -7,7 +7,6 @@ hear that it started, and that it stopped.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from ingest.alerts.lifecycle import MUTED_BY, SYSTEM, Change
@@ -33,7 +32,7 @@ def flapped(alert: Alert, now: float, settings: AlertSettings) -> Change | None:
         recent = sum(1 for at in alert.flaps if now - at <= settings.flap_window_s)
         reason = f"{recent} changes in {settings.flap_window_s / 60:.0f} min"
         why = Suppression(SuppressionKind.FLAPPING, alert.fingerprint, reason, SYSTEM)
-        after = replace(alert, suppressed_by=(*alert.suppressed_by, why), version=alert.version + 1)
+        after = alert.but(suppressed_by=(*alert.suppressed_by, why), version=alert.version + 1)
         # Told although it is suppressed from now on: that it flaps is the news.
         data = {MUTED_BY: [one.kind.value for one in alert.suppressed_by]} if alert.suppressed_by else {}
         return Change(alert, after, Action.FLAPPING_STARTED, now, SYSTEM, reason, {"score": round(score, 2), **data})
@@ -42,7 +41,7 @@ def flapped(alert: Alert, now: float, settings: AlertSettings) -> Change | None:
         waiting: dict[str, Any] = (
             {"waiting_since": now, "escalation_level": 0} if alert.handling is Handling.NEW else {}
         )
-        after = replace(alert, suppressed_by=left, version=alert.version + 1, **waiting)
+        after = alert.but(suppressed_by=left, version=alert.version + 1, **waiting)
         data = {MUTED_BY: [one.kind.value for one in left]} if left else {}
         reason = f"steady: {alert.condition}"
         return Change(alert, after, Action.FLAPPING_STOPPED, now, SYSTEM, reason, {"score": round(score, 2), **data})

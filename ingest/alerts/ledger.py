@@ -13,8 +13,9 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Update, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Update, bindparam, func, select, update
 
+from cluster.bulk_insert import BulkInsert
 from cluster.ids import new_id
 from ingest.alerts.lifecycle import Change, status
 from ingest.alerts.model import (
@@ -45,7 +46,6 @@ DERIVED_COLUMNS = {"severity_rank": "severity", "is_suppressed": "suppressed_by"
 """Columns that follow from a field, for indexes."""
 SHARED = 10
 """So many alerts that became the same are written by one statement."""
-_values = attrgetter(*ALERT_FIELDS)
 ALERT_COLUMNS = tuple(alerts.c[name] for name in ALERT_FIELDS)
 EVENT_COLUMNS = tuple(alert_events.c[name] for name in EVENT_FIELDS)
 
@@ -62,10 +62,10 @@ _LATEST = select(*ALERT_COLUMNS).join(
 _KNOWN_KEYS = select(alert_events.c.reading_key).where(
     alert_events.c.reading_key.in_(bindparam("keys", expanding=True))
 )
-_INSERT_ALERTS = insert(alerts)
-_INSERT_EVENTS = insert(alert_events)
+_INSERT_ALERTS = BulkInsert(alerts)
+_INSERT_EVENTS = BulkInsert(alert_events)
 
-_values_of = attrgetter(*ALERT_FIELDS)
+_values = attrgetter(*ALERT_FIELDS)
 
 Told = tuple[AlertEvent, Alert]
 """An event, and its alert as the event left it."""
@@ -181,10 +181,10 @@ class Ledger:
             for alert_id in sorted(changed & self._created)
         ]
         if created:
-            self._connection.execute(_INSERT_ALERTS, created)
+            _INSERT_ALERTS.run(self._connection, created)
         self._update(sorted(changed - self._created))
         if self._events:
-            self._connection.execute(_INSERT_EVENTS, [_event_row(event) for event, _ in self._events])
+            _INSERT_EVENTS.run(self._connection, [_event_row(event) for event, _ in self._events])
         events, self._events = self._events, []
         return events
 
@@ -290,7 +290,7 @@ def _event_row(event: AlertEvent) -> dict[str, Any]:
         "reason": event.reason,
         "request_id": event.request_id,
         "reading_key": event.reading_key,
-        "data": dict(event.data),
+        "data": event.data,
         "broadcast_at": None,
     }
 

@@ -6,7 +6,8 @@ raises ``version`` by one, and a step that would change nothing returns None ins
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from ingest.alerts.model import Action, Alert, Condition, Handling, Severity, SourceKind, Suppression, Verdict, iso
@@ -52,7 +53,7 @@ class Sighting:
     def data(self) -> dict[str, Any]:
         """Return what the history keeps of it."""
         kept = {
-            "severity": self.severity.value,
+            "severity": str(self.severity),
             "value": self.value,
             "score": self.score,
             "threshold": self.threshold,
@@ -67,10 +68,15 @@ class Sighting:
 
 def status(alert: Alert) -> str:
     """Return all axes in one word, as the history shows them."""
-    axes = [alert.condition.value, alert.handling.value]
-    if alert.verdict is not None:
-        axes.append(alert.verdict.value)
-    if alert.suppressed_by:
+    return _status(alert.condition, alert.handling, alert.verdict, bool(alert.suppressed_by))
+
+
+@lru_cache
+def _status(condition: Condition, handling: Handling, verdict: Verdict | None, is_suppressed: bool) -> str:
+    axes = [condition.value, handling.value]
+    if verdict is not None:
+        axes.append(verdict.value)
+    if is_suppressed:
         axes.append("suppressed")
     return "/".join(axes)
 
@@ -135,7 +141,7 @@ def seen_again(alert: Alert, sighting: Sighting, now: float | None = None) -> Ch
         changes |= _UNACKED
     if (escalates or reopens) and alert.handling is not Handling.CLOSED:
         changes |= _waiting(now)
-    after = replace(alert, **changes)
+    after = alert.but(**changes)
     action = Action.ESCALATED if escalates else Action.REOPENED if reopens else Action.REPEATED
     data = sighting.data() if action is Action.REPEATED else sighting.data() | _muted(after)
     return Change(alert, after, action, sighting.at, sighting.actor, None, data)
@@ -145,7 +151,7 @@ def cleared(alert: Alert, at: float, actor: str, reason: str | None = None) -> C
     """The source says that the problem is gone."""
     if alert.condition is Condition.CLEARED:
         return None
-    after = replace(alert, condition=Condition.CLEARED, cleared_at=at, version=alert.version + 1)
+    after = alert.but(condition=Condition.CLEARED, cleared_at=at, version=alert.version + 1)
     return Change(alert, after, Action.CLEARED, at, actor, reason)
 
 
@@ -153,7 +159,7 @@ def went_stale(alert: Alert, at: float, actor: str, reason: str) -> Change | Non
     """The source fell silent: whether the problem is still there is unknown."""
     if alert.condition is not Condition.FIRING:
         return None
-    after = replace(alert, condition=Condition.STALE, version=alert.version + 1)
+    after = alert.but(condition=Condition.STALE, version=alert.version + 1)
     return Change(alert, after, Action.WENT_STALE, at, actor, reason)
 
 
@@ -168,8 +174,7 @@ def acknowledged(
     """
     if alert.handling is Handling.CLOSED or (alert.handling is Handling.ACKED and not renews):
         return None
-    after = replace(
-        alert,
+    after = alert.but(
         handling=Handling.ACKED,
         acked_by=user_id,
         acked_at=at,
@@ -185,7 +190,7 @@ def unacknowledged(alert: Alert, at: float, user_id: str) -> Change | None:
     """Nobody takes care of it after all."""
     if alert.handling is not Handling.ACKED:
         return None
-    after = replace(alert, version=alert.version + 1, **_UNACKED, **_waiting(at))
+    after = alert.but(version=alert.version + 1, **_UNACKED, **_waiting(at))
     return Change(alert, after, Action.UNACKNOWLEDGED, at, user_id)
 
 
@@ -196,7 +201,7 @@ def ack_expired(alert: Alert, at: float) -> Change | None:
     if alert.condition is Condition.CLEARED:
         return None
     reason = f"acknowledged by {alert.acked_by} until {iso(alert.ack_expires_at)}"
-    after = replace(alert, version=alert.version + 1, **_UNACKED, **_waiting(at))
+    after = alert.but(version=alert.version + 1, **_UNACKED, **_waiting(at))
     return Change(alert, after, Action.ACK_EXPIRED, at, SYSTEM, reason, _muted(after))
 
 
@@ -211,9 +216,7 @@ def escalated_to(alert: Alert, at: float, level: int, audience: str | None, wait
     is_due = alert.handling is Handling.NEW and alert.condition is not Condition.CLEARED and not alert.suppressed_by
     if not is_due or alert.escalation_level >= level:
         return None
-    after = replace(
-        alert, escalation_level=level, escalated_to=audience or alert.escalated_to, version=alert.version + 1
-    )
+    after = alert.but(escalation_level=level, escalated_to=audience or alert.escalated_to, version=alert.version + 1)
     reason = f"not acknowledged for {waited_s:.0f} s" + ("" if audience else "; the device has no supervisor")
     return Change(alert, after, Action.ESCALATED_TO, at, SYSTEM, reason, {"level": level, "to": audience})
 
@@ -223,7 +226,7 @@ def suppressed(alert: Alert, at: float, actor: str, by: Suppression) -> Change |
     if by in alert.suppressed_by or alert.handling is Handling.CLOSED:
         return None
     others = tuple(one for one in alert.suppressed_by if one.ref != by.ref)
-    after = replace(alert, suppressed_by=(*others, by), version=alert.version + 1)
+    after = alert.but(suppressed_by=(*others, by), version=alert.version + 1)
     data = {"kind": by.kind.value, "ref": by.ref, "until": iso(by.until)}
     return Change(alert, after, Action.SUPPRESSED, at, actor, by.reason, data)
 
@@ -236,7 +239,7 @@ def unsuppressed(alert: Alert, at: float, actor: str, ref: str, reason: str) -> 
     changes: dict[str, Any] = {"suppressed_by": left, "version": alert.version + 1}
     if not left and alert.handling is Handling.NEW:
         changes |= _waiting(at)
-    after = replace(alert, **changes)
+    after = alert.but(**changes)
     return Change(alert, after, Action.UNSUPPRESSED, at, actor, reason, {"ref": ref} | _muted(after, is_reminder=True))
 
 
@@ -246,8 +249,7 @@ def closed(
     """People are done with it, and perhaps say what it was."""
     if alert.handling is Handling.CLOSED:
         return None
-    after = replace(
-        alert,
+    after = alert.but(
         handling=Handling.CLOSED,
         closed_by=user_id,
         closed_at=at,
@@ -256,7 +258,7 @@ def closed(
         version=alert.version + 1,
     )
     if verdict is not None:
-        after = replace(after, verdict=verdict, verdict_by=user_id, verdict_at=at)
+        after = after.but(verdict=verdict, verdict_by=user_id, verdict_at=at)
     return Change(alert, after, Action.CLOSED, at, user_id, reason)
 
 
@@ -264,13 +266,13 @@ def judged(alert: Alert, at: float, user_id: str, verdict: Verdict) -> Change | 
     """Somebody says what it was; the same person may change their mind, and so may others."""
     if alert.verdict is verdict:
         return None
-    after = replace(alert, verdict=verdict, verdict_by=user_id, verdict_at=at, version=alert.version + 1)
+    after = alert.but(verdict=verdict, verdict_by=user_id, verdict_at=at, version=alert.version + 1)
     return Change(alert, after, Action.VERDICT_GIVEN, at, user_id, None, {"verdict": verdict.value})
 
 
 def noted(alert: Alert, at: float, user_id: str, note: str) -> Change:
     """Somebody writes something down."""
-    return Change(alert, replace(alert, version=alert.version + 1), Action.NOTED, at, user_id, None, {"note": note})
+    return Change(alert, alert.but(version=alert.version + 1), Action.NOTED, at, user_id, None, {"note": note})
 
 
 _UNACKED: Mapping[str, Any] = {

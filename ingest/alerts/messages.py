@@ -165,7 +165,7 @@ def message_data(event: AlertEvent, alert: Alert) -> JsonObject:
     data: dict[str, Any] = {
         "event_id": event.id,
         "alert_id": alert.id,
-        "action": event.action.value,
+        "action": str(event.action),
         "actor": event.actor,
         "at": iso(event.at),
         "alert": alert_to_json(alert),
@@ -177,7 +177,7 @@ def message_data(event: AlertEvent, alert: Alert) -> JsonObject:
         data |= {
             "source_id": alert.device_id,
             "alert_type": alert.rule,
-            "severity": alert.severity.value,
+            "severity": str(alert.severity),
             "message": alert.text,
             "timestamp": iso(alert.starts_at),
         }

@@ -141,9 +141,12 @@ class Suppression:
     """None: nobody knows yet."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Alert:
-    """One occurrence of one problem; field for field a row of ``alerts`` without its evidence."""
+    """One occurrence of one problem; field for field a row of ``alerts`` without its evidence.
+
+    Without slots, so that ``but`` can copy all fields at once.
+    """
 
     id: str
     tenant: str
@@ -199,6 +202,13 @@ class Alert:
     escalated_to: str | None = None
     """Who was told last because nobody acknowledged."""
 
+    def but(self, **changes: Any) -> "Alert":
+        """Return a copy with these fields changed: ``dataclasses.replace`` in a tenth of its time."""
+        assert changes.keys() <= self.__dict__.keys(), f"no such field: {changes.keys() - self.__dict__.keys()}"
+        copy = object.__new__(Alert)
+        copy.__dict__.update(self.__dict__, **changes)
+        return copy
+
     @property
     def is_suppressed(self) -> bool:
         return bool(self.suppressed_by)
@@ -241,6 +251,7 @@ class EventRef:
 
 def alert_to_json(alert: Alert) -> JsonObject:
     """Return the alert as the API and every message show it (without its evidence)."""
+    # str, because an enum's ``value`` takes four times as long, and a message asks for five of them.
     return {
         "id": alert.id,
         "tenant": alert.tenant,
@@ -250,7 +261,7 @@ def alert_to_json(alert: Alert) -> JsonObject:
         "fingerprint": alert.fingerprint,
         "occurrence": alert.occurrence,
         "source": {
-            "kind": alert.source_kind.value,
+            "kind": str(alert.source_kind),
             "rule": alert.rule,
             "model": alert.model,
             "model_version": alert.model_version,
@@ -258,10 +269,10 @@ def alert_to_json(alert: Alert) -> JsonObject:
             "threshold": alert.threshold,
         },
         "metric": alert.metric,
-        "severity": alert.severity.value,
-        "condition": alert.condition.value,
-        "handling": alert.handling.value,
-        "verdict": None if alert.verdict is None else alert.verdict.value,
+        "severity": str(alert.severity),
+        "condition": str(alert.condition),
+        "handling": str(alert.handling),
+        "verdict": None if alert.verdict is None else str(alert.verdict),
         "verdict_by": alert.verdict_by,
         "title": alert.title,
         "text": alert.text,

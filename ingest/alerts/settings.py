@@ -44,6 +44,9 @@ class AlertSettings:
     long, each step once. Audiences: supervisor, user:ID, group:NAME. Several steps of a severity are its levels."""
     close_cleared_s: float = 86_400.0
     """Seconds after which an acknowledged alert that has cleared is closed by itself; 0: never."""
+    close_forgotten_s: float = 7_776_000.0
+    """Seconds after its last report at which an alert that nobody closes is closed by itself (90 days), so that it can
+    leave the store; 0: never. One whose source still holds that the problem is there stays."""
     timer_s: float = 1.0
     """Pace at which expiries, escalations, silences and heartbeats are looked at, in seconds."""
     watchdog_url: str = ""
@@ -53,7 +56,7 @@ class AlertSettings:
     """Pace of that, in seconds; a receiver should miss it after three times as long."""
 
     def __post_init__(self) -> None:
-        for name in ("reopen_window_s", "flap_window_s", "ack_s", "close_cleared_s"):
+        for name in ("reopen_window_s", "flap_window_s", "ack_s", "close_cleared_s", "close_forgotten_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("timer_s", "watchdog_s"):

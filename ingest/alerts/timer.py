@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge
 from sqlalchemy import ColumnElement, Connection, Engine, and_, or_, select
 
 from cluster.clock import Clock, SystemClock
-from cluster.ids import new_id
+from cluster.ids import first_id_at, new_id
 from cluster.metrics import REGISTRY
 from cluster.store import read_transaction
 from ingest.alerts import lifecycle
@@ -22,7 +22,7 @@ from ingest.alerts.engine import AlertEngine, in_ledger
 from ingest.alerts.flapping import flapped
 from ingest.alerts.heartbeats import HeartbeatStore
 from ingest.alerts.ledger import Ledger
-from ingest.alerts.model import Alert, Condition, Handling
+from ingest.alerts.model import Alert, Condition, Handling, SourceKind
 from ingest.alerts.settings import SUPERVISOR, AlertSettings
 from ingest.alerts.silence_store import SilenceStore
 from ingest.alerts.tables import alerts
@@ -115,6 +115,7 @@ class AlertTimer:
             "ack": self._change(self._expired(now), lambda alert: lifecycle.ack_expired(alert, now), now),
             "escalation": self._change(self._waiting(now), lambda alert: self._escalate(alert, now), now),
             "close": self._change(self._over(now), lambda alert: self._close(alert, now), now),
+            "forgotten": self._change(self._forgotten(now), lambda alert: self._give_up(alert, now), now),
             "heartbeat": sum(
                 len(self._heartbeats.tell(self._alerts, one, now))
                 for one in self._heartbeats.changed(now, self._watched_since)
@@ -199,6 +200,25 @@ class AlertTimer:
         if alert.handling is not Handling.ACKED or alert.condition is not Condition.CLEARED:
             return None
         reason = f"acknowledged, and cleared for {self._settings.close_cleared_s / 3600:g} h"
+        return lifecycle.closed(alert, now, lifecycle.SYSTEM, reason=reason)
+
+    def _forgotten(self, now: float) -> Sequence[ColumnElement[bool]]:
+        if not self._settings.close_forgotten_s:
+            return ()
+        before = now - self._settings.close_forgotten_s
+        return (
+            alerts.c.handling.in_((Handling.NEW.value, Handling.ACKED.value)),
+            # Written before then: an index, and what an old recording says now is not old.
+            alerts.c.id < first_id_at(before),
+            alerts.c.last_seen_at <= before,
+            or_(alerts.c.condition != Condition.FIRING.value, alerts.c.source_kind == SourceKind.DEVICE.value),
+        )
+
+    def _give_up(self, alert: Alert, now: float) -> lifecycle.Change | None:
+        is_held = alert.condition is Condition.FIRING and alert.source_kind is not SourceKind.DEVICE
+        if is_held or alert.last_seen_at > now - self._settings.close_forgotten_s:
+            return None
+        reason = f"nobody closed it, and nothing was reported for {self._settings.close_forgotten_s / 86_400:g} days"
         return lifecycle.closed(alert, now, lifecycle.SYSTEM, reason=reason)
 
 

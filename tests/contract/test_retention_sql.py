@@ -15,13 +15,15 @@ from cluster.runs import RunRequest
 from cluster.store import read_transaction, write_transaction
 from ingest.alerts.engine import AlertEngine
 from ingest.alerts.retention import AlertRetention
+from ingest.alerts.silence import Matcher
+from ingest.alerts.silence_store import SilenceStore
 from ingest.alerts.store import AlertQuery, AlertStore
-from ingest.alerts.tables import alert_events, alerts
+from ingest.alerts.tables import alert_events, alerts, silences
 from ingest.errors import AlertNotFoundError
 from ingest.floor_stores import sql_stores
 from ingest.store_bounds import DAY_S, Level, StoreName, StoresSettings
 from ingest.store_watch import StoreWatch
-from tests.fakes_alerts import FakeClock, device_alert
+from tests.fakes_alerts import FakeClock, a_silence, device_alert
 
 NEVER = 10_000_000_000.0
 """A time that has not come: whatever may leave by age, leaves."""
@@ -72,6 +74,29 @@ class TestAlerts:
 
         assert AlertRetention(sql).expire(closed_at, limit=10) == 0
         assert count(sql)[0] == 1
+
+    def test_a_silence_leaves_when_it_has_been_over_for_long(self, sql: Engine) -> None:
+        """By its end, or ended early; one that goes on, or that nobody was told of, stays."""
+        clock = FakeClock()
+        store = SilenceStore(sql, clock)
+        now = clock.time_s()
+        made = {
+            name: store.create(
+                a_silence(Matcher("device", (name,)), starts_at=now - 5, ends_at=now + lasts_s, created_at=now)
+            )[0].id
+            for name, lasts_s in (("over", 60), ("early", 7200), ("on", 7200), ("untold", 60))
+        }
+        store.change(made["early"], "ann", expired_by="ann")
+        clock.advance(120)
+        for silence_id in store.due(clock.time_s()):
+            store.settle(silence_id, clock.time_s(), is_timers=True)
+        with write_transaction(sql) as connection:
+            told = silences.update().where(silences.c.id != made["untold"])
+            connection.execute(told.values(told_version=silences.c.version))
+
+        assert AlertRetention(sql).expire(now - 1, limit=10) == 0
+        assert AlertRetention(sql).expire(clock.time_s() + 1, limit=10) == 2
+        assert {one.id for one in store.list().items} == {made["on"], made["untold"]}
 
     def test_an_open_alert_never_leaves(self, sql: Engine) -> None:
         """However old it is."""

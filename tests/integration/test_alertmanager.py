@@ -14,7 +14,6 @@ from cluster.breaker import Breaker
 from cluster.circuit import BreakerSettings
 from cluster.clock import SystemClock
 from cluster.ports import free_port
-from cluster.store import metadata, open_engine
 from ingest.alerts.engine import AlertEngine
 from ingest.alerts.silence import Matcher
 from ingest.alerts.silence_store import SilenceStore
@@ -37,9 +36,8 @@ receivers:
 class Floor:
     """A table and who writes to it, by the clock of the machine: the Alertmanager has no other."""
 
-    def __init__(self, folder: Path) -> None:
-        self.sql: Engine = open_engine(f"sqlite:///{folder}/floor.db")
-        metadata.create_all(self.sql)
+    def __init__(self, sql: Engine) -> None:
+        self.sql = sql
         self.clock = SystemClock()
         self.alerts = AlertEngine(self.sql, self.clock)
         self.store = AlertStore(self.sql, self.clock)
@@ -67,8 +65,8 @@ class Floor:
 
 
 @pytest.fixture
-def floor(tmp_path: Path) -> Floor:
-    return Floor(tmp_path)
+def floor(sql: Engine) -> Floor:
+    return Floor(sql)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from cluster.store import metadata, open_engine
 from ingest.alerts.engine import AlertEngine
 from ingest.alerts.model import Alert, Condition, SourceKind
 from ingest.alerts.store import AlertQuery, AlertStore
@@ -31,9 +30,8 @@ SILENT = "  - name: silent\n    absence: {after: 5m}\n"
 class Floor:
     """A table, a file and the rules beside a detector; ``restart`` begins anew as a new process would."""
 
-    def __init__(self, folder: Path) -> None:
-        self.sql: Engine = open_engine(f"sqlite:///{folder}/floor.db")
-        metadata.create_all(self.sql)
+    def __init__(self, sql: Engine, folder: Path) -> None:
+        self.sql = sql
         self.clock = FakeClock()
         self.alerts = AlertEngine(self.sql, self.clock)
         self.path = folder / "rules.yaml"
@@ -70,8 +68,8 @@ class Floor:
 
 
 @pytest.fixture
-def floor(tmp_path: Path) -> Floor:
-    return Floor(tmp_path).restart()
+def floor(sql: Engine, tmp_path: Path) -> Floor:
+    return Floor(sql, tmp_path).restart()
 
 
 def test_an_alert_of_a_rule_says_what_the_file_says(floor: Floor) -> None:
@@ -207,9 +205,9 @@ def test_sites_come_from_the_directory(floor: Floor) -> None:
     assert [one.site for one in floor.all()] == ["hall-1"]
 
 
-def test_series_that_leave_the_bounded_store_go_stale(tmp_path: Path) -> None:
+def test_series_that_leave_the_bounded_store_go_stale(sql: Engine, tmp_path: Path) -> None:
     """Nobody watches them any more, which is said."""
-    floor = Floor(tmp_path)
+    floor = Floor(sql, tmp_path)
     floor.watch = RuleWatch(RulesSettings(file=str(floor.path), max_series=1), floor.sql, floor.alerts, floor.clock)
     floor.watch.poll(is_caught_up=True)
     floor.watch.rebuild(())

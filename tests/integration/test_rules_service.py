@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import Engine
 
 from cluster import names
-from cluster.store import metadata, open_engine
 from ingest.alerts.engine import AlertEngine
 from ingest.alerts.model import Action, SourceKind
 from ingest.alerts.settings import AlertSettings
@@ -38,13 +37,6 @@ DEVICES = ("pump-1", "pump-2", "pump-3")
 SETTINGS = AlertSettings(reopen_window_s=0.0, flap_window_s=0.0)
 
 MakeService = Callable[[], DetectorService]
-
-
-@pytest.fixture
-def sql(tmp_path: Path) -> Engine:
-    engine = open_engine(f"sqlite:///{tmp_path}/floor.db")
-    metadata.create_all(engine)
-    return engine
 
 
 @pytest.fixture

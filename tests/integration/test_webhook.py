@@ -11,7 +11,6 @@ from sqlalchemy import Engine, select
 
 from cluster.breaker import Breaker
 from cluster.circuit import BreakerSettings
-from cluster.store import metadata, open_engine
 from ingest.alerts.engine import AlertEngine
 from ingest.alerts.store import AlertStore
 from ingest.notify.outbox import LEASE_S, dead_letters, replay
@@ -29,9 +28,8 @@ OLD_KEY = "whsec_" + base64.b64encode(b"o" * 24).decode()
 class Floor:
     """A table, a clock and a webhook to one server."""
 
-    def __init__(self, folder: Path, server: Receiver) -> None:
-        self.sql: Engine = open_engine(f"sqlite:///{folder}/floor.db")
-        metadata.create_all(self.sql)
+    def __init__(self, sql: Engine, server: Receiver) -> None:
+        self.sql = sql
         self.clock = FakeClock()
         self.alerts = AlertEngine(self.sql, self.clock)
         self.store = AlertStore(self.sql, self.clock)
@@ -84,8 +82,8 @@ async def server() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-async def floor(tmp_path: Path, server: Receiver) -> AsyncIterator[Floor]:
-    made = Floor(tmp_path, server)
+async def floor(sql: Engine, server: Receiver) -> AsyncIterator[Floor]:
+    made = Floor(sql, server)
     await made.connect()
     yield made
     await made.webhook.close()

@@ -66,3 +66,18 @@ def test_the_demo_directory_names_every_simulated_device() -> None:
     assert sheet.problems == ()
     assert set(entries) == {name.replace("_", "-") for name in series_names()} | {"door-3", "pump-7"}
     assert all(entry.supervisor and entry.client and entry.tenant == "demo" for entry in entries.values())
+
+
+def test_strangers_beyond_the_bound_are_not_listed(sql: Engine) -> None:
+    """Neither by what they send nor by what they announce; those that are listed, and registered ones, go on."""
+    directory = DeviceDirectory(sql, max_unknown=2)
+    directory.register([DeviceEntry("acme", "known")])
+    assert directory.saw({("acme", name): 1.0 for name in ("a", "known")}) == 0
+    assert directory.saw({("acme", name): 2.0 for name in ("a", "b", "c", "d", "known")}) == 2
+    assert directory.set_online({("acme", "d"): True, ("acme", "a"): True}) == 1
+
+    assert [(device.device, device.last_seen_at) for device in directory.list()] == [
+        ("a", 2.0), ("b", 2.0), ("known", 2.0)
+    ]  # fmt: skip
+    directory.register([DeviceEntry("acme", "a")])
+    assert directory.saw({("acme", "c"): 3.0}) == 0

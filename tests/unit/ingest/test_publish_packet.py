@@ -11,6 +11,7 @@ from ingest.publish_packet import (
     PublishProperties,
     decode_publish,
     read_properties,
+    whole_publish,
 )
 
 
@@ -78,3 +79,21 @@ def test_any_bytes_are_a_packet_or_refused(data: bytes, command: int, is_v5: boo
         read_properties(decode_publish(command, data, is_v5=is_v5).properties)
     except MalformedPublishError:
         return
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(b"\x32\x03abc", slice(2, 5), id="whole"),
+        pytest.param(b"\x3d\x03abc\x32\x01", slice(2, 5), id="another-behind-it"),
+        pytest.param(b"\x32\x80\x01" + bytes(128), slice(3, 131), id="long-length"),
+        pytest.param(b"\x32\x03ab", None, id="cut"),
+        pytest.param(b"\x32", None, id="no-length"),
+        pytest.param(b"\x32\x80", None, id="cut-length"),
+        pytest.param(b"\x32\xff\xff\xff\xff\x01" + bytes(300), None, id="length-of-five-bytes"),
+        pytest.param(b"\x90\x03abc", None, id="suback"),
+    ],
+)
+def test_a_whole_publish_is_found(data: bytes, expected: slice | None) -> None:
+    """Only a packet that is a PUBLISH and here to its last byte is taken past paho."""
+    assert whole_publish(data, 0) == expected

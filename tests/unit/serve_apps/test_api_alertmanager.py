@@ -1,6 +1,10 @@
 """Alerts of other systems over HTTP: taken, repeated, ended, refused one by one; messages given up."""
 
 import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
 
 from ingest.alerts.engine import AlertEngine
 from ingest.alerts.external_store import ExternalAlerts
@@ -11,6 +15,12 @@ from tests.fakes_alerts import FakeClock
 from tests.fakes_api import ApiFloor
 
 NAME = {"alertname": "HighLoad", "device": "pump-7"}
+
+
+@pytest.fixture
+def api(tmp_path: Path, sql: Engine) -> ApiFloor:
+    """On both databases: what other systems report is merged in SQL."""
+    return ApiFloor(tmp_path, sql)
 
 
 def all_alerts(api: ApiFloor) -> list[Alert]:

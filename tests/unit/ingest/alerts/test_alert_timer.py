@@ -215,3 +215,37 @@ def test_a_policy_that_cannot_be_read_is_refused(text: str) -> None:
     """At the start, with the step in the text."""
     with pytest.raises(ValueError, match="escalation step"):
         AlertSettings(escalation=(text,))
+
+
+def test_an_alert_that_everybody_forgot_is_closed_in_the_end(
+    alert_engine: AlertEngine, store: AlertStore, step: Step
+) -> None:
+    """Acknowledged or not, once nothing was reported for so long; what a source still holds stays."""
+    forgotten, had = (
+        alert_engine.raise_device_alerts([device_alert(seq, alert_type=kind)])[0].alert_id
+        for seq, kind in enumerate(("door", "fire"), start=1)
+    )
+    store.act([had], "acknowledge", "ann", "request-1", ack_s=0)
+    (held,) = alert_engine.raise_detector_alerts([decision(Change.RAISE, 1)])
+    ten_years_s = 10 * 365 * 86_400.0
+    step(86_400)
+    assert {store.get(one).alert.handling for one in (forgotten, had)} == {Handling.NEW, Handling.ACKED}
+    step(ten_years_s)
+
+    for alert_id in (forgotten, had):
+        alert = store.get(alert_id).alert
+        assert (alert.handling, alert.closed_by, alert.condition) == (Handling.CLOSED, "watchfloor", Condition.FIRING)
+        assert "90 days" in (store.get(alert_id).events[-1].reason or "")
+    assert store.get(held.alert_id).alert.handling is Handling.NEW
+    alert_engine.mark_stale("demo", store.get(held.alert_id).alert.device_id, "gone")
+    step(1)
+    assert store.get(held.alert_id).alert.handling is Handling.CLOSED
+
+
+def test_forgotten_alerts_may_stay_for_ever(sql: Engine, alert_engine: AlertEngine, clock: FakeClock) -> None:
+    """By setting; nothing is closed then."""
+    raise_one(alert_engine)
+    clock.advance(10 * 365 * 86_400.0)
+    settings = AlertSettings(close_forgotten_s=0, escalation=())
+
+    assert AlertTimer(sql, settings, lambda: None, clock).step(clock.time_s()) == 0
