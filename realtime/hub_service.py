@@ -241,8 +241,9 @@ class HubService:
             return
         record = self._hub.next_record(RECORD_ENTRIES, RECORD_BYTES)
         if record is not None:
-            self._under_way.put_nowait((record, journal.append_at_once(record)))
+            # Readers first: the journal's part of this turn is as long as all before it.
             self._show(record.log_mark.top)
+            self._under_way.put_nowait((record, journal.append_at_once(record)))
             if record.log_mark.top < self._hub.top:
                 self._news.set()  # more than fits into one record
 
