@@ -239,6 +239,8 @@ class HubService:
             if self._is_stalled:
                 self._show(self._hub.top)
             return
+        if self._hub.top == self._hub.taken_seq + 1:
+            self._show(self._hub.top)  # one, which is sure to be in the record
         record = self._hub.next_record(RECORD_ENTRIES, RECORD_BYTES)
         if record is not None:
             # Readers first: the journal's part of this turn is as long as all before it.

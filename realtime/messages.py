@@ -9,13 +9,14 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from cluster.clock import Clock
 from realtime.errors import InvalidMessageError
-from realtime.publication import MAX_PUBLICATION_BYTES, Priority
+from realtime.publication import MAX_PUBLICATION_BYTES, PRIORITIES
 
 
 class MessageType(StrEnum):
@@ -57,12 +58,11 @@ def encode(message_type: str, data: Mapping[str, Any], priority: str, clock: Clo
         InvalidMessageError: bad type or priority, data that JSON cannot say, or a
             payload over ``MAX_PUBLICATION_BYTES``.
     """
-    if not _TYPE_FORM.fullmatch(message_type):
+    if not _is_type(message_type):
         raise InvalidMessageError(message_type[:64], "has a type that is not 1-64 of [A-Za-z0-9_.-]")
-    try:
-        checked_priority = Priority(priority)
-    except ValueError:
-        raise InvalidMessageError(message_type, f"has the unknown priority {priority!r}") from None
+    checked_priority = PRIORITIES.get(priority)
+    if checked_priority is None:
+        raise InvalidMessageError(message_type, f"has the unknown priority {priority!r}")
     message = {
         "type": message_type,
         "data": data,
@@ -82,7 +82,18 @@ def encode(message_type: str, data: Mapping[str, Any], priority: str, clock: Clo
 
 def iso_utc(time_s: float) -> str:
     """Return seconds since the Unix epoch as ISO-8601 in UTC with milliseconds and a Z."""
-    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    second, us = divmod(round(time_s * 1_000_000), 1_000_000)
+    return f"{_iso_second(second)}.{us // 1000:03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _iso_second(time_s: int) -> str:
+    return datetime.fromtimestamp(time_s, UTC).isoformat().removesuffix("+00:00")
+
+
+@lru_cache(maxsize=256)
+def _is_type(name: str) -> bool:
+    return _TYPE_FORM.fullmatch(name) is not None
 
 
 def _fallback(value: object) -> object:
