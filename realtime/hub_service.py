@@ -1,11 +1,11 @@
 """The hub in an event loop: waiting readers, the journal's writer, and what happens when it is away.
 
 Knows no Ray. Invariants, while the journal answers: a publish returns only when its
-publications are in the journal, and readers get nothing that was not handed over to it
-before -- so a hub that is killed has lost nothing that it confirmed, and nothing that it
-showed. A journal that answers slowly delays publishers only: after 50 ms readers no longer
-wait for it. While it is away everything goes on from memory, and the marker says so to
-the next hub.
+publications are in the journal, and what readers get is handed over to it in the same turn of
+the loop -- so a hub that is killed has lost nothing that it confirmed, and of what it showed
+at most that turn's, in whose place nothing else can come (ADR 87). A journal that answers
+slowly delays publishers only: after 50 ms readers no longer wait for it. While it is away
+everything goes on from memory, and the marker says so to the next hub.
 """
 
 import asyncio
