@@ -6,16 +6,14 @@ not yet told. Invariant: one for each number, and as many as the settings say.
 """
 
 import dataclasses
-import gc
 import logging
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from cluster import names
-from cluster.actors import configure_process, get_or_create, keep_what_is_loaded
+from cluster.actors import configure_process, get_or_create, prepare_to_serve
 from cluster.settings import Settings, load_section
 from cluster.store import open_engine
 from ingest.alerts.relay import Relay
@@ -37,10 +35,6 @@ from realtime.process_broadcaster import get_broadcaster
 logger = logging.getLogger(__name__)
 
 READY_S = 10.0
-COLLECT_AFTER = 10_000
-"""New objects between two looks of the garbage collector."""
-SWITCH_S = 0.001
-"""After so long a thread lets another one have its turn; Python's own 5 ms an alert would wait several times."""
 CALLS_AT_ONCE = 4
 """``status`` and ``ready`` must answer while another call waits."""
 
@@ -82,12 +76,8 @@ class IngestActor:
         self._desk.start()
         self._stores.start()
         self._service.start()
-        keep_what_is_loaded()
-        # An alert makes some twenty objects that live as long as their batch: looked at every 700 of them,
-        # the collector took an eighth of the time of an alert.
-        gc.set_threshold(COLLECT_AFTER)
         # An alert goes from the network's thread to its lane's and to the relay's.
-        sys.setswitchinterval(SWITCH_S)
+        prepare_to_serve()
 
     def ready(self) -> bool:
         """Return once the broker keeps messages for us, or False when it is away; ingest goes on trying.

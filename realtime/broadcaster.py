@@ -17,7 +17,7 @@ from realtime.broadcast_calls import BroadcastCalls, Message
 from realtime.broadcast_tally import BroadcastTally
 from realtime.errors import InvalidChannelError, InvalidMessageError
 from realtime.messages import encode
-from realtime.publication import Draft, Priority
+from realtime.publication import PRIORITIES, Draft, Priority
 from realtime.sending_thread import SendingThread
 from realtime.settings import BroadcastSettings
 from realtime.transport import Transport
@@ -164,7 +164,7 @@ class Broadcaster(BroadcastCalls):
 
     def _drafts(self, message: Message) -> list[Draft]:
         data = encode(message.message_type, message.data, message.priority, self._clock)
-        priority = Priority(message.priority)
+        priority = PRIORITIES[message.priority]
         return [
             Draft(channel, data, priority, message.key, message.coalesce_key) for channel in message.name_channels()
         ]

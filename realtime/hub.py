@@ -262,6 +262,11 @@ class Hub:
         return max(0, self._log.top - self._journalled_seq)
 
     @property
+    def taken_seq(self) -> int:
+        """Sequence number up to which ``next_record`` has given everything out."""
+        return self._taken_seq
+
+    @property
     def journalled_seq(self) -> int:
         """Sequence number up to which the journal has confirmed everything."""
         return self._journalled_seq

@@ -150,7 +150,7 @@ class HubActor:
             asyncio.create_task(self._export_forever(service), name="hub-metrics"),
             asyncio.create_task(_die_when_fenced(service), name="hub-fence"),
         ]
-        actors.keep_what_is_loaded()
+        actors.prepare_to_serve()
         logger.info("hub serves: epoch=%s journal=%s", service.stats().epoch, service.stats().journal)
         self._service = service
         return service

@@ -8,6 +8,7 @@ in which a connection can fail is one of ``ConnectionError`` (it is of no use an
 import asyncio
 import itertools
 import os
+import select
 import socket
 import time
 import weakref
@@ -77,6 +78,9 @@ class BlockingConnection(_Connection):
         try:
             self._socket.settimeout(timeout_s)
             self._socket.connect(address.path)
+            # From here on it is asked first and waited for only if it must be: a time-out of the socket's own
+            # costs two system calls for each that is wanted.
+            self._socket.setblocking(False)
             self.ask("hello", (address.secret,), timeout_s)
         except BaseException:
             self.close()
@@ -111,8 +115,7 @@ class BlockingConnection(_Connection):
         """
         number, frame = self._request(operation, arguments)
         with self._ending():
-            self._socket.settimeout(max(0.001, timeout_s))
-            self._socket.sendall(frame)
+            self._send_all(frame, timeout_s)
         return number
 
     def replies(self, timeout_s: float) -> list[Reply]:
@@ -122,8 +125,27 @@ class BlockingConnection(_Connection):
             ConnectionError, TimeoutError: see the module.
         """
         with self._ending():
-            self._socket.settimeout(max(0.001, timeout_s))
-            return self._replies(self._socket.recv(READ_BYTES))
+            deadline_s = time.monotonic() + timeout_s
+            while True:
+                try:
+                    return self._replies(self._socket.recv(READ_BYTES))
+                except BlockingIOError:
+                    self._wait_for(select.POLLIN, deadline_s - time.monotonic())
+
+    def _send_all(self, frame: bytes, timeout_s: float) -> None:
+        deadline_s, rest = time.monotonic() + timeout_s, memoryview(frame)
+        while rest:
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except BlockingIOError:
+                self._wait_for(select.POLLOUT, deadline_s - time.monotonic())
+
+    def _wait_for(self, what: int, timeout_s: float) -> None:
+        # Not select.select: a gateway has more open files than that can name.
+        poll = select.poll()
+        poll.register(self._socket, what)
+        if not poll.poll(1000 * max(0.001, timeout_s)):
+            raise TimeoutError("the hub's socket was not ready in time")
 
     @contextmanager
     def _ending(self) -> Iterator[None]:

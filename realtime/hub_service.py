@@ -1,11 +1,11 @@
 """The hub in an event loop: waiting readers, the journal's writer, and what happens when it is away.
 
 Knows no Ray. Invariants, while the journal answers: a publish returns only when its
-publications are in the journal, and readers get nothing that was not handed over to it
-before -- so a hub that is killed has lost nothing that it confirmed, and nothing that it
-showed. A journal that answers slowly delays publishers only: after 50 ms readers no longer
-wait for it. While it is away everything goes on from memory, and the marker says so to
-the next hub.
+publications are in the journal, and what readers get is handed over to it in the same turn of
+the loop -- so a hub that is killed has lost nothing that it confirmed, and of what it showed
+at most that turn's, in whose place nothing else can come (ADR 87). A journal that answers
+slowly delays publishers only: after 50 ms readers no longer wait for it. While it is away
+everything goes on from memory, and the marker says so to the next hub.
 """
 
 import asyncio
@@ -239,10 +239,13 @@ class HubService:
             if self._is_stalled:
                 self._show(self._hub.top)
             return
+        if self._hub.top == self._hub.taken_seq + 1:
+            self._show(self._hub.top)  # one, which is sure to be in the record
         record = self._hub.next_record(RECORD_ENTRIES, RECORD_BYTES)
         if record is not None:
-            self._under_way.put_nowait((record, journal.append_at_once(record)))
+            # Readers first: the journal's part of this turn is as long as all before it.
             self._show(record.log_mark.top)
+            self._under_way.put_nowait((record, journal.append_at_once(record)))
             if record.log_mark.top < self._hub.top:
                 self._news.set()  # more than fits into one record
 

@@ -7,7 +7,6 @@ younger one has replaced; with keys, no payload is stored that can be read witho
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -160,7 +159,7 @@ class RedisJournal:
             channel, offset, data, Priority(priority), time_ms, epoch, info.encode(), coalesce_key
         )
         payload = self._cipher.open(key_id, publication)
-        return Entry(seq, replace(publication, data=payload), key, batch, index)
+        return Entry(seq, publication._replace(data=payload), key, batch, index)
 
     def _settle(self, stored: Stored, answered: Answer) -> None:
         if stored.done() or answered.cancelled():

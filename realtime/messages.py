@@ -16,7 +16,7 @@ import orjson
 
 from cluster.clock import Clock
 from realtime.errors import InvalidMessageError
-from realtime.publication import MAX_PUBLICATION_BYTES, Priority
+from realtime.publication import MAX_PUBLICATION_BYTES, PRIORITIES
 
 
 class MessageType(StrEnum):
@@ -58,12 +58,11 @@ def encode(message_type: str, data: Mapping[str, Any], priority: str, clock: Clo
         InvalidMessageError: bad type or priority, data that JSON cannot say, or a
             payload over ``MAX_PUBLICATION_BYTES``.
     """
-    if not _TYPE_FORM.fullmatch(message_type):
+    if not _is_type(message_type):
         raise InvalidMessageError(message_type[:64], "has a type that is not 1-64 of [A-Za-z0-9_.-]")
-    try:
-        checked_priority = Priority(priority)
-    except ValueError:
-        raise InvalidMessageError(message_type, f"has the unknown priority {priority!r}") from None
+    checked_priority = PRIORITIES.get(priority)
+    if checked_priority is None:
+        raise InvalidMessageError(message_type, f"has the unknown priority {priority!r}")
     message = {
         "type": message_type,
         "data": data,
@@ -90,6 +89,11 @@ def iso_utc(time_s: float) -> str:
 @lru_cache(maxsize=64)
 def _iso_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")
+
+
+@lru_cache(maxsize=256)
+def _is_type(name: str) -> bool:
+    return _TYPE_FORM.fullmatch(name) is not None
 
 
 def _fallback(value: object) -> object:

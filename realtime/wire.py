@@ -9,7 +9,7 @@ keeps its code). Invariant:
 from collections.abc import Sequence
 
 from realtime.presence import GatewayFigures, Member, PresenceReply, Report
-from realtime.publication import Draft, Priority, Publication, StreamPosition
+from realtime.publication import PRIORITIES, Draft, Publication, StreamPosition
 from realtime.replies import Cursor, HistoryReply, PollReply
 
 WireDraft = tuple[str, bytes, str, str | None, str | None, bytes]
@@ -21,8 +21,6 @@ WireMember = tuple[str, str, str, bool]
 WireFigures = tuple[str, int, int, int, int]
 WireReport = tuple[WireFigures, int, list[WireMember], list[tuple[str, str]], bool, bool]
 WirePresence = tuple[list[WireMember], int, int]
-
-_PRIORITIES = {str(priority): priority for priority in Priority}
 
 
 def write_drafts(drafts: Sequence[Draft]) -> list[WireDraft]:
@@ -48,7 +46,7 @@ def read_drafts(wire: Sequence[WireDraft]) -> list[Draft]:
             and isinstance(info, bytes)
         ):
             raise TypeError("a draft has a field of a wrong type")
-        drafts.append(Draft(channel, data, _PRIORITIES[priority], key, latest, info))
+        drafts.append(Draft(channel, data, PRIORITIES[priority], key, latest, info))
     return drafts
 
 
@@ -129,7 +127,7 @@ def _write_publications(publications: Sequence[Publication]) -> list[WirePublica
 def _read_publications(wire: Sequence[WirePublication]) -> tuple[Publication, ...]:
     return tuple(
         [
-            Publication(channel, offset, data, _PRIORITIES[priority], time_ms, epoch, info, key)
+            Publication(channel, offset, data, PRIORITIES[priority], time_ms, epoch, info, key)
             for channel, offset, data, priority, time_ms, epoch, info, key in wire
         ]
     )

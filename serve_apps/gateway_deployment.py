@@ -12,7 +12,7 @@ import redis.asyncio
 from fastapi import FastAPI
 from ray import serve
 
-from cluster.actors import configure_process, keep_what_is_loaded
+from cluster.actors import configure_process, prepare_to_serve
 from cluster.guarded_redis import GuardedAsyncRedis
 from cluster.metrics_client import MetricsClient
 from cluster.run_queue_client import RunQueueClient
@@ -73,7 +73,7 @@ class Gateway:
 
         self._deps.disabled.follow(shut_out)
         self._watcher = asyncio.create_task(self._drain_at_shutdown(), name="gateway-shutdown-watcher")
-        keep_what_is_loaded()
+        prepare_to_serve()
         return app
 
     async def check_health(self) -> None:

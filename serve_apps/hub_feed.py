@@ -298,9 +298,13 @@ class HubFeed:
             elif outcome is Append.ADDED:
                 rank = RANKS[publication.priority]
                 touched[ring] = min(touched.get(ring, rank), rank)
-        self._mark(touched)
+        is_news = bool(touched)
+        if len(touched) == 1 and not self._woken:
+            self._tell_followers(*touched.popitem())
+        else:
+            self._mark(touched)
         self._flush_slice()
-        self._spent_s = time.thread_time() - began_s if touched else 0.0
+        self._spent_s = time.thread_time() - began_s if is_news else 0.0
 
     async def _settle(self, reply: PollReply) -> None:
         """Do what ``_hear`` had no time for, and rest."""
@@ -325,6 +329,15 @@ class HubFeed:
         the rest is over before the next message comes.
         """
         return min(self._settings.flush_rest_max_s, self._settings.flush_rest * spent_s)
+
+    def _tell_followers(self, ring: Ring, rank: int) -> None:
+        """Mark and flush in one go: with news of one channel alone, nothing else could join its frame."""
+        for number, follower in enumerate(tuple(ring.followers)):
+            follower.mark(ring.channel, rank)
+            if number < FLUSH_SLICE:
+                follower.flush()
+            else:
+                self._woken[follower] = None
 
     def _mark(self, touched: Mapping[Ring, int]) -> None:
         for ring in sorted(touched, key=touched.__getitem__):

@@ -158,7 +158,7 @@ async def test_a_tampered_payload_begins_a_new_epoch(
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def test_a_command_is_on_the_socket_when_its_call_returns(redis_url: str, run: Callable[..., None]) -> None:
-    """Whichever loop the hub runs on: readers are shown next what a killed hub must have handed over."""
+    """Whichever loop the hub runs on: what was shown in a turn is handed over when the turn ends."""
 
     async def call_and_look() -> None:
         pipe = RedisPipe(redis_url, 5.0)

@@ -78,6 +78,27 @@ async def test_readers_hear_before_the_journal_answers_and_publishers_after(tmp_
     assert ([p.data for p in reply.publications], handed_over, was_confirmed) == ([b"a"], [b"a"], False)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+async def test_readers_are_answered_before_the_journal_is_written_to(tmp_path: Path, count: int) -> None:
+    """And it is written to in the same turn of the loop, so that a kill can come between the two only within that."""
+    journal = FaultyJournal()
+    seen: list[tuple[list[bytes], int]] = []
+    async with running(journal, tmp_path) as service:
+        cursor = (await service.poll(None, 1)).cursor
+        await service.publish([draft("first")])  # opens the way
+        cursor = (await service.poll(cursor, 5)).cursor
+        await eventually(lambda: service.stats().journal_lag == 0)
+        before = len(journal.appended)
+        service.poll_then(
+            cursor, 30, lambda reply: seen.append(([p.data for p in reply.publications], len(journal.appended)))
+        )
+        service.publish_then([draft(str(number)) for number in range(count)], "", lambda positions: None)
+        appended = len(journal.appended)
+
+    assert seen == [([b"%d" % number for number in range(count)], before)]
+    assert appended == before + 1
+
+
 async def test_readers_do_not_wait_long_for_a_slow_journal(tmp_path: Path) -> None:
     """A disk that hangs delays confirmations only."""
     journal = FaultyJournal()

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from fakes_realtime import HubHandle
 
+from realtime import wire
 from realtime.behind_marker import BehindMarker
 from realtime.errors import HubRefusedError
 from realtime.hub_client import HubClient
@@ -304,3 +305,24 @@ async def test_a_forked_child_does_not_use_its_parents_connection(served: HubSoc
 
     assert not connection.is_open
     connection.close()
+
+
+async def test_a_request_larger_than_the_sockets_buffer_is_sent_in_pieces(served: HubSocket) -> None:
+    """A thread's connection waits for room, and for the answer."""
+    connection = await asyncio.to_thread(BlockingConnection, served.address, 5)
+    drafts = wire.write_drafts([Draft("noc:all", b"1" * 60_000) for _ in range(16)])
+
+    positions = await asyncio.to_thread(connection.ask, "publish", ("large", drafts), 5)
+
+    assert [offset for _, offset in positions] == list(range(1, 17))
+    connection.close()
+
+
+async def test_a_peer_that_reads_nothing_costs_a_thread_its_time_out_only(tmp_path: Path) -> None:
+    """However long it would have gone on saying nothing."""
+    path = str(tmp_path / "mute.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as mute:
+        mute.bind(path)
+        mute.listen()
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(BlockingConnection, SocketAddress(path, b"secret"), 0.05)

@@ -1,7 +1,6 @@
 """What the journal's store sees of a payload, and what becomes of one that is not as it was."""
 
 import base64
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -22,7 +21,7 @@ def publication(
 
 def stored(cipher: JournalCipher, original: Publication) -> tuple[str, Publication]:
     key_id, data = cipher.seal(original)
-    return key_id, replace(original, data=data)
+    return key_id, original._replace(data=data)
 
 
 @given(st.binary(min_size=1, max_size=2000))
@@ -58,7 +57,7 @@ def test_a_changed_byte_is_noticed(place: int, change: int) -> None:
     data[place % len(data)] ^= change
 
     with pytest.raises(UnreadablePayloadError, match="altered"):
-        JournalCipher([NEW]).open(key_id, replace(sealed, data=bytes(data)))
+        JournalCipher([NEW]).open(key_id, sealed._replace(data=bytes(data)))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +74,7 @@ def test_a_payload_cannot_be_moved(elsewhere: dict[str, object]) -> None:
     key_id, sealed = stored(JournalCipher([NEW]), publication())
 
     with pytest.raises(UnreadablePayloadError):
-        JournalCipher([NEW]).open(key_id, replace(sealed, **elsewhere))
+        JournalCipher([NEW]).open(key_id, sealed._replace(**elsewhere))
 
 
 def test_a_plain_payload_is_refused_once_there_are_keys() -> None:

@@ -101,6 +101,21 @@ async def test_publications_reach_their_audience_only(register: Connections, hub
     assert other.publications("user:ann") == []
 
 
+async def test_a_channel_with_more_followers_than_a_slice_reaches_all(
+    register: Connections, hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the first slice at once, the others in the turns that follow, each in order."""
+    monkeypatch.setattr("serve_apps.hub_feed.FLUSH_SLICE", 2)
+    transports = [(await connected(register))[1] for _ in range(5)]
+
+    for number in range(3):
+        await hub.publish([draft("noc:all", number)])
+
+    for transport in transports:
+        await transport.until(lambda made: len(made.publications("noc:all")) == 3)
+        assert [item["data"] for item in transport.publications("noc:all")] == [0, 1, 2]
+
+
 async def test_critical_overtakes_a_backlog(register: Connections, hub: LocalHub) -> None:
     """While a client takes nothing, the urgent channel moves to the front."""
     connection, transport = await connected(register)
