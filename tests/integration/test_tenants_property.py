@@ -98,7 +98,7 @@ GETS = (
     "/api/v1/directory/clients", "/api/v1/directory/users?limit=1", "/api/v1/directory/devices?q=e",
     "/api/v1/directory/users/{user}", "/api/v1/directory/devices/{device}", "/api/v1/silences",
     "/api/v1/silences/{silence}", "/api/v1/heartbeats", "/api/v1/dead-letters/{letter}", "/api/v1/notifications/dead",
-    "/api/v1/circuits",
+    "/api/v1/circuits", "/api/v1/models/journal", "/api/v1/models/of-alert/{alert}", "/api/v1/models/{model}",
 )  # fmt: skip
 POSTS = (
     "/api/v1/alerts/actions", "/api/v1/commands", "/api/v1/runs", "/api/v1/runs/{run}/cancel",
@@ -124,7 +124,10 @@ WRITES: tuple[tuple[str, str, Any], ...] = (
     ("POST", "/api/v1/notifications/replay", {}),
     ("POST", "/api/v2/alerts", [{"labels": {"alertname": "HighLoad", "device": "pump"}}]),
 )
-NOT_ASKED = {("POST", "/api/v1/circuits/{}/force"), ("POST", "/api/v1/circuits/{}/reset")}
+NOT_ASKED = {
+    ("POST", f"/api/v1/{path}")
+    for path in ("circuits/{}/force", "circuits/{}/reset", "models/promote", "models/rollback")
+}
 """Whoever belongs to a tenant is sent away before anything is looked at; what they do is this whole process'."""
 
 
@@ -272,6 +275,7 @@ class World:
             "run": self.runs[number % len(self.runs)],
             "command": self.commands[number % len(self.commands)],
             "silence": self.silences[number % len(self.silences)],
+            "model": "anomaly_detector/v1",
             "heartbeat": f"{TENANTS[number % len(TENANTS)]}/nightly",
             "letter": str(1 + number % len(TENANTS)),
             "user": f"{TENANTS[number % len(TENANTS)]}-clerk",
@@ -541,7 +545,7 @@ def test_every_guarded_route_is_asked() -> None:
     asked = {("GET", path.partition("?")[0]) for path in GETS} | {("POST", path) for path in POSTS}
     asked |= {(method, path) for method, path, _ in WRITES}
     templates = {
-        (method, re.sub(r"{\w+}|(?<=directory/)\w+", "{}", re.sub("{device}|{heartbeat}", "{}/{}", path)))
+        (method, re.sub(r"{\w+}|(?<=directory/)\w+", "{}", re.sub("{device}|{heartbeat}|{model}", "{}/{}", path)))
         for method, path in asked
     }
     assert {key for key, access in ROUTES.items() if isinstance(access, Role)} == templates | NOT_ASKED
