@@ -14,6 +14,7 @@ INGEST_ACTOR = "ingest-{index}"
 """Each of them; the first is ``INGEST``."""
 DETECTOR = "detector-0"
 ARCHIVER = "archiver"
+LABEL_QUEUE = "label-queue"
 
 SERVE_APPLICATION = "gateway"
 

@@ -30,6 +30,7 @@ from serve_apps.api import (
     drain,
     heartbeats,
     history,
+    labels,
     lanes,
     models,
     notifications,
@@ -54,7 +55,7 @@ ROUTERS = tuple(
     module.router
     for module in (
         websocket, uni, publish, history, presence, control, batch, openapi, signin, status, drain, alerts, silences,
-        heartbeats, alertmanager, notifications, devices, commands, directory, circuits, runs, lanes, models,
+        heartbeats, alertmanager, notifications, devices, commands, directory, circuits, runs, lanes, labels, models,
         dead_letters, pages,
     )
 )  # fmt: skip

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what a route does not use need not be imported to serve the
     from ingest.command_desk import CommandDesk
     from realtime.hub_client import HubClient
     from serve_apps.disabled_users import DisabledUsers
+    from training.labelling.label_client import LabelQueueClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,7 @@ class GatewayDeps:
     disabled: "DisabledUsers"
     """Users whom ``auth`` refuses."""
     external_alerts: "ExternalAlertSettings"
+    labels: "LabelQueueClient"
 
 
 def deps_of(connection: HTTPConnection) -> GatewayDeps:

@@ -57,6 +57,7 @@ FOR_ALERTS = (
 THEN = (
     "cluster.run_queue_actor:get_or_create_run_queue",
     "ingest.archive_actor:get_or_create_archiver",
+    "training.labelling.label_actor:get_or_create_label_queue",
 )
 
 

@@ -37,6 +37,7 @@ from serve_apps.identity_provider import IdentityProviderSettings
 from serve_apps.provider_keys_http import ProviderKeys
 from serve_apps.replica_state import is_shutting_down
 from serve_apps.signin_redis import UsedLinks
+from training.labelling.label_client import LabelQueueClient
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +115,9 @@ def build_deps(settings: Settings) -> GatewayDeps:
         engine=engine,
         redis=client,
         hub=hub,
-        # These two find their actors at the first call: the gateway is up before the last part of the floor is.
+        # These three find their actors at the first call: the gateway is up before the last part of the floor is.
         run_queue=RunQueueClient(),
+        labels=LabelQueueClient(),
         metrics=MetricsClient(),
         auth=Authenticator(
             *parse_keys(settings.secret_path.read_bytes()),

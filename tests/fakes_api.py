@@ -1,5 +1,6 @@
 """A gateway for tests of the HTTP API: real SQL, real queue core and alert engine, no Ray and no Valkey."""
 
+import asyncio
 import functools
 import tempfile
 from collections.abc import Iterable
@@ -30,6 +31,9 @@ from tests.fakes_alerts import FakeClock
 from tests.fakes_cluster import FakeClock as QueueClock
 from tests.fakes_cluster import FakeJobs
 from tests.fakes_gateway import LocalHub
+from training.labelling.label_client import LabelQueueClient
+from training.labelling.label_desk import LabelDesk
+from training.labelling.label_queue import LabelQueue
 
 SECRET = b"s" * 32
 PORT = 8000
@@ -99,6 +103,20 @@ def _tables() -> bytes:
         return (Path(folder) / "made.db").read_bytes()
 
 
+class LocalLabelQueue(LabelQueueClient):
+    """The label queue's client over the real queue and desk, in this process."""
+
+    def __init__(self, engine: Engine, clock: FakeClock) -> None:
+        super().__init__()
+        self.queue = LabelQueue(engine, clock)
+        self.desk = LabelDesk(self.queue)
+
+    async def _acall(self, method: str, *args: Any) -> Any:
+        if method == "counts":
+            return self.queue.counts()
+        return await asyncio.wrap_future(self.desk.submit(getattr(self.queue, method)(*args)))
+
+
 class ApiFloor:
     """The parts behind the API, and callers of it."""
 
@@ -114,6 +132,7 @@ class ApiFloor:
         self.hub = HubWithStats()
         self.commands = CommandStore(self.engine, self.clock)
         self.disabled = DisabledUsers(self.engine)
+        self.labels = LocalLabelQueue(self.engine, self.clock)
         self.woken = 0
         self._used: set[str] = set()
         self.settings = settings = Settings(
@@ -135,6 +154,7 @@ class ApiFloor:
             desk=SimpleNamespace(store=self.commands, wake=self._wake),
             disabled=self.disabled,
             external_alerts=ExternalAlertSettings(),
+            labels=self.labels,
         )
         self.app: FastAPI = create_app(cast(GatewayDeps, deps))
 

@@ -27,6 +27,7 @@ from realtime.process_broadcaster import get_broadcaster
 from training.data.snapshots import read_dataset
 from training.errors import WorkersFailedError
 from training.labelling.active_learning import STRATEGY, choose
+from training.labelling.label_client import LabelQueueClient
 from training.registry.promotion import champion
 from training.registry.storage import Storage
 from training.runs.order import TrainingOrder
@@ -140,7 +141,7 @@ def evaluate_model(model_id: str, dataset_id: int | str = "telemetry", user_id: 
 def active_learning_loop(
     dataset_id: int | str = "telemetry", threshold: float = 0.85, k: int = 20, user_id: int | str = ""
 ) -> dict[str, Any]:
-    """Choose the windows of a data set that a person should judge next, and tell the user.
+    """Choose the windows of a data set that a person should judge next, ask for labels, and tell the user.
 
     Args:
         dataset_id: see ``datasets.read_dataset``.
@@ -149,8 +150,9 @@ def active_learning_loop(
         user_id: who hears of the progress and the result.
 
     Returns:
-        ``dataset_id`` and ``dataset_digest``, the ``model_id`` that judged, the ``strategy``, and
-        ``windows``, least sure first: tenant, device, metric, from, to, score and threshold of each.
+        ``dataset_id`` and ``dataset_digest``, the ``model_id`` that judged, the ``strategy``, how many of the
+        questions are new in the label queue (``asked``), and ``windows``, least sure first: tenant, device, metric,
+        from, to, score and threshold of each.
 
     Raises:
         UnknownDatasetError, NotEnoughDataError: there is nothing to choose from.
@@ -166,11 +168,13 @@ def active_learning_loop(
     broadcaster.broadcast_task_progress(user_id or None, "active_learning_loop", 50.0, f"judging with {model_id}")
     chosen = choose(dataset, load_scorer(live) if live else None, load_section(DetectorSettings), k, threshold)
     metrics.active_learning_samples_identified.labels(STRATEGY).inc(len(chosen))
+    asked = LabelQueueClient().ask([candidate.to_question(model_id, STRATEGY) for candidate in chosen]) if chosen else 0
     result = {
         "dataset_id": dataset.name,
         "dataset_digest": dataset.digest,
         "model_id": model_id,
         "strategy": STRATEGY,
+        "asked": asked,
         "windows": [candidate.to_json() for candidate in chosen],
     }
     broadcaster.broadcast_task_progress(user_id or None, "active_learning_loop", 100.0, f"{len(chosen)} windows")

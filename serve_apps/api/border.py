@@ -42,7 +42,7 @@ from ingest.errors import (
     VersionConflictError,
 )
 from serve_apps.auth import Identity
-from training.errors import ModelFileError, ModelVersionNotFoundError
+from training.errors import ModelFileError, ModelVersionNotFoundError, StaleLeaseError
 
 MAX_PAGE = 500
 MAX_DEPTH = 32
@@ -67,6 +67,7 @@ CONFLICT = (
     DirectoryConflictError,
     VersionConflictError,
     StaleRevisionError,
+    StaleLeaseError,
     ModelFileError,
 )
 UNAVAILABLE = (

@@ -52,6 +52,8 @@ WAYS = {
     "dead_letters": ("GET", "/api/v1/dead-letters"),
 }
 """What the page lets a person do -> the route that does it."""
+FLOOR_WIDE = frozenset({"promote"})
+"""Of these, what only who works floor-wide may do."""
 
 
 @router.get("/config")
@@ -69,7 +71,10 @@ def describe_caller(identity: Identity) -> dict[str, Any]:
             "roles": sorted(identity.roles, key=lambda role: role.rank),
             "groups": list(identity.groups),
         },
-        "may": {what: _may(identity, way) for what, way in WAYS.items()},
+        "may": {
+            what: _may(identity, way) and (identity.is_floor_wide or what not in FLOOR_WIDE)
+            for what, way in WAYS.items()
+        },
         "ws_path": "/connection/websocket",
         "now": iso(time.time()),
         "session_ends_at": iso(identity.expires_at),

@@ -16,6 +16,7 @@ from cluster.run_queue_client import RunQueueClient
 from cluster.runs import LaneStatus, RunState
 from cluster.settings import Settings
 from cluster.task import task
+from training.labelling.label_actor import get_or_create_label_queue
 from training.tasks import active_learning_loop, train_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
@@ -67,6 +68,7 @@ def test_training_and_ai_work_go_to_their_lanes(head: LocalRay, tmp_path: Path) 
     settings = Settings(database_url=f"sqlite:///{tmp_path}/floor.db")
     metrics = get_or_create_metrics(settings)
     queue = get_or_create_run_queue(settings)
+    get_or_create_label_queue(settings)
     run = train_model.submit("telemetry").get()
     working = judge_for_long.submit(str(tmp_path))
     choosing = active_learning_loop.submit("recorded:nyc_taxi", k=3)

@@ -99,6 +99,7 @@ GETS = (
     "/api/v1/directory/users/{user}", "/api/v1/directory/devices/{device}", "/api/v1/silences",
     "/api/v1/silences/{silence}", "/api/v1/heartbeats", "/api/v1/dead-letters/{letter}", "/api/v1/notifications/dead",
     "/api/v1/circuits", "/api/v1/models/journal", "/api/v1/models/of-alert/{alert}", "/api/v1/models/{model}",
+    "/api/v1/labels",
 )  # fmt: skip
 POSTS = (
     "/api/v1/alerts/actions", "/api/v1/commands", "/api/v1/runs", "/api/v1/runs/{run}/cancel",
@@ -122,6 +123,11 @@ WRITES: tuple[tuple[str, str, Any], ...] = (
     ("DELETE", "/api/v1/heartbeats/{heartbeat}", None),
     ("POST", "/api/v1/dead-letters/replay", {"ids": [1, 2]}),
     ("POST", "/api/v1/notifications/replay", {}),
+    ("POST", "/api/v1/labels/lease", {"session": "a-session", "count": 5}),
+    ("POST", "/api/v1/labels/renew", {"session": "a-session"}),
+    ("POST", "/api/v1/labels/answer", {"id": "q", "token": 1, "value": "normal"}),
+    ("POST", "/api/v1/labels/skip", {"id": "q", "token": 1}),
+    ("POST", "/api/v1/labels/release", {"session": "a-session"}),
     ("POST", "/api/v2/alerts", [{"labels": {"alertname": "HighLoad", "device": "pump"}}]),
 )
 NOT_ASKED = {

@@ -34,6 +34,9 @@ from realtime.hub_actor import get_or_create_hub
 from realtime.hub_client import HubClient
 from realtime.replies import Cursor
 from training.errors import NotEnoughDataError, WorkersFailedError
+from training.labelling.label_actor import get_or_create_label_queue
+from training.labelling.label_client import LabelQueueClient
+from training.labelling.label_queue import Answer, Holder
 from training.registry.promotion import champion, journal
 from training.runs.bar import FITTING
 from training.tasks import active_learning_loop, evaluate_model, train_model
@@ -172,7 +175,8 @@ def test_a_training_from_the_queue_ends_with_a_live_model_that_everybody_hears_o
 
 
 def test_active_learning_chooses_windows_by_the_live_model_and_counts_them(floor: Floor) -> None:
-    """The user hears of it; a data set without readings is refused with the reason."""
+    """The user hears of it, people are asked, and what they say outlives the queue's actor."""
+    labels = get_or_create_label_queue(floor.settings)
     listening = Listening(floor.hub)
     live = champion(open_engine(floor.settings.database_url))
     chosen = active_learning_loop.submit("recorded:nyc_taxi", threshold=1.0, k=5, user_id="erin").result(120)
@@ -183,6 +187,15 @@ def test_active_learning_chooses_windows_by_the_live_model_and_counts_them(floor
     assert {(window["device"], window["metric"]) for window in windows} == {("nyc_taxi", "value")}
     margins = [abs(window["score"] - window["threshold"]) for window in windows]
     assert margins == sorted(margins)
+    assert chosen["asked"] == 5
+    people = LabelQueueClient(labels)
+    leased = asyncio.run(people.alease(Holder("erin", "a-visit"), 9))
+    assert [one.details for one in leased] == windows, "the least sure first"
+    ray.kill(labels, no_restart=False)
+    said = Answer(request_id=leased[0].id, token=leased[0].token, value="normal", user_id="erin", saw_proposal=True)
+    label = asyncio.run(people.aanswer(said))
+    assert (label.user_id, label.provenance, label.model_id) == ("erin", "assisted", chosen["model_id"])
+    assert asyncio.run(people.aanswer(said)) == label, "repeated, it is kept once"
 
     def is_done() -> bool:
         listening.catch_up()

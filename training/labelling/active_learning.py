@@ -21,11 +21,14 @@ from ingest.scorer import Scorer
 from ingest.windows import MAX_ABS_VALUE, Point, SeriesKey
 from training.data.snapshots import Dataset, Series
 from training.errors import NotEnoughDataError
+from training.labelling.labels import Question
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 STRATEGY = "least_confidence"
+ANOMALOUS, NORMAL = "anomalous", "normal"
+"""What a window can be."""
 WINDOW_READINGS = 64
 """Readings of a window: what a person sees at a glance."""
 MAX_CHOSEN = 200
@@ -55,6 +58,21 @@ class Candidate:
             "score": round(self.score, 3),
             "threshold": round(self.threshold, 3),
         }
+
+    def to_question(self, model_id: str, strategy: str) -> Question:
+        """Return what a person is asked; the least sure first, a tenant's own about its own devices."""
+        sure = float(confidence(np.array([self.score]), np.array([self.threshold]))[0])
+        key = self.key
+        return Question(
+            subject=f"window:{key.tenant}/{key.device}/{key.metric}:{self.from_ts!r}:{self.to_ts!r}"[:256],
+            asked_by=strategy,
+            priority=1.0 - sure,
+            tenant=key.tenant,
+            details=self.to_json(),
+            proposal=ANOMALOUS if self.score >= self.threshold else NORMAL,
+            confidence=round(sure, 4),
+            model_id=model_id,
+        )
 
 
 def confidence(scores_N: Floats, thresholds_N: Floats) -> Floats:

@@ -1,0 +1,75 @@
+"""Typed front of the label queue, for the API and the tasks that ask.
+
+Invariant: every call may be repeated; asking or answering twice does it once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cluster import names
+from cluster.actor_link import ActorLink
+from training.labelling.label_queue import Answer, Holder
+from training.labelling.labels import Label, LabelRequest, Question, RequestState
+
+CALL_TIMEOUT_S = 5.0
+PATIENCE_S = 5.0
+"""How long a call is repeated while the actor restarts."""
+
+
+class LabelQueueClient:
+    """Asks the floor's label queue; ``a...`` methods are for event loops."""
+
+    def __init__(self, handle: Any = None) -> None:
+        self._link = ActorLink(names.LABEL_QUEUE, handle)
+
+    def ask(self, questions: Sequence[Question]) -> int:
+        """Put questions into the queue; return how many are new.
+
+        Raises:
+            ServiceUnavailableError: the queue did not answer.
+        """
+        return int(self._link.call("ask", list(questions), timeout_s=CALL_TIMEOUT_S, patience_s=PATIENCE_S))
+
+    async def alease(self, holder: Holder, count: int) -> tuple[LabelRequest, ...]:
+        """Lease questions; what the holder has comes first.
+
+        Raises:
+            ServiceUnavailableError: the queue did not answer.
+        """
+        leased: tuple[LabelRequest, ...] = await self._acall("lease", holder, count)
+        return leased
+
+    async def arenew(self, holder: Holder) -> int:
+        """Keep what the holder has; return how many."""
+        return int(await self._acall("renew", holder))
+
+    async def arelease(self, session: str) -> int:
+        """Give back what was leased by a session; return how many."""
+        return int(await self._acall("release", session))
+
+    async def aanswer(self, answer: Answer) -> Label:
+        """Keep a label.
+
+        Raises:
+            StaleLeaseError: somebody else holds or answered the question.
+            ServiceUnavailableError: the queue did not answer; the call may be repeated.
+        """
+        label: Label = await self._acall("answer", answer)
+        return label
+
+    async def askip(self, request_id: str, token: int, user_id: str, reason: str) -> None:
+        """Give a question back for good.
+
+        Raises:
+            StaleLeaseError: they do not hold it.
+            ServiceUnavailableError: the queue did not answer; the call may be repeated.
+        """
+        await self._acall("skip", request_id, token, user_id, reason)
+
+    async def acount_states(self) -> dict[RequestState, int]:
+        """Return how many questions are in each state."""
+        counts: dict[RequestState, int] = await self._acall("counts")
+        return counts
+
+    async def _acall(self, method: str, *args: Any) -> Any:
+        return await self._link.acall(method, *args, timeout_s=CALL_TIMEOUT_S, patience_s=PATIENCE_S)
