@@ -15,7 +15,7 @@ export class ApiError extends Error {
   }
 }
 
-async function call(method, path, body) {
+async function call(method, path, body, keepalive = false) {
   let response;
   try {
     response = await fetch(`/api/v1/${path}`, {
@@ -25,6 +25,7 @@ async function call(method, path, body) {
       body: body === undefined ? undefined : JSON.stringify(body),
       signal: AbortSignal.timeout(TIMEOUT_MS),
       cache: "no-store",
+      keepalive,
     });
   } catch (error) {
     const isTimeout = error.name === "TimeoutError";
@@ -74,6 +75,12 @@ export const api = {
   cancelRun: (id) => call("POST", `runs/${encodeURIComponent(id)}/cancel`, { request_id: requestId() }),
   lanes: () => call("GET", "lanes"),
   models: () => call("GET", "models"),
+  leaseLabels: (session) => call("POST", "labels/lease", { session, count: 1 }),
+  renewLabels: (session) => call("POST", "labels/renew", { session }),
+  answerLabel: (id, token, value, saw) => call("POST", "labels/answer", { id, token, value, saw_proposal: saw }),
+  skipLabel: (id, token) => call("POST", "labels/skip", { id, token }),
+  /** With `isLeaving` the call outlives the page. */
+  releaseLabels: (session, isLeaving = false) => call("POST", "labels/release", { session }, isLeaving),
   modelOf: (alert) => call("GET", `models/of-alert/${encodeURIComponent(alert)}`),
   rollBack: (revision, reason) => call("POST", "models/rollback", { expected_revision: revision, reason }),
   deadLetters: (params = {}) => call("GET", `dead-letters${query(params)}`),

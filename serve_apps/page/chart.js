@@ -189,6 +189,7 @@ function line(points, x, y, value, name) {
 
 /** The point that the alert's own figures belong to, else the worst judged one. */
 function readingOf(points, alert) {
+  if (!alert) return null;
   const { score } = alert.source ?? {};
   const same = points.find((p) => p.value === alert.value && Number.isFinite(p.score) && Math.abs(p.score - score) < 1e-6);
   const recorded = alert.recorded_at && points.find((p) => p.recorded && Date.parse(p.recorded) === Date.parse(alert.recorded_at));

@@ -23,6 +23,7 @@ import { Sparks } from "./sparks.js";
 import { FINISHED, Store, isSuppressed } from "./store.js";
 import { Toasts } from "./toasts.js";
 import { TopBar } from "./topbar.js";
+import { Labels } from "./labels.js";
 import { Models } from "./models.js";
 import { Training } from "./training.js";
 import { View } from "./view.js";
@@ -47,6 +48,7 @@ new TopBar({ store, view, clock, onReconnect: () => reconnect() });
 new Devices({ store, view, clock });
 new DeviceCard({ store, view, api, clock, toasts, listen: (channel, isWanted) => (isWanted ? client?.subscribe(channel) : client?.unsubscribe(channel)) });
 new Training({ store, api, clock, toasts });
+const labels = new Labels({ store, api, toasts });
 new Models({ store, api, clock, toasts, reload: () => loadModels() });
 new Machine({ store, api, clock });
 
@@ -268,6 +270,7 @@ new Keyboard([
   { group: "Verdict", keys: ["u"], text: "unsure", run: () => actions.verdict("unsure") },
   { group: "Page", keys: ["x"], text: "show or hide what is silenced", run: () => view.change({ showsSuppressed: !view.showsSuppressed }) },
   { group: "Page", keys: ["S"], text: "silences and maintenance", run: () => silences.open(null) },
+  { group: "Page", keys: ["L"], text: "label what active learning asks", run: () => labels.open() },
   { group: "Page", keys: ["/"], text: "filter", run: () => byId("search").focus() },
   { group: "Page", keys: ["?"], text: "this help", run: () => byId("help-open").click() },
 ]);

@@ -37,6 +37,7 @@ from serve_apps.deps import GatewayDeps
 from serve_apps.disabled_users import DisabledUsers
 from serve_apps.signin_redis import UsedLinks
 from tests.e2e.listener import SdkListener
+from training.labelling.label_client import LabelQueueClient
 
 pytestmark = [
     pytest.mark.ray,
@@ -109,6 +110,7 @@ def gateway(settings: Settings, hub: HubClient, tmp_path: Path) -> Iterator[str]
         relay=Relay(engine, hub),
         alerts=AlertSettings(),
         external_alerts=ExternalAlertSettings(),
+        labels=LabelQueueClient(),
         desk=CommandDesk(engine, hub, settings.topic_root, CommandSettings()),
         disabled=disabled,
     )

@@ -14,10 +14,14 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, WebSocket, expect
 
 from cluster import names
+from cluster.clock import SystemClock
+from cluster.store import open_engine
 from ingest.recorded import series_names
 from tests.e2e.listener import Heard, SdkListener
 from tests.e2e.looking import alerts, eventually, get, show
 from tests.tcp_proxy import TcpProxy
+from training.labelling.label_queue import LabelQueue
+from training.labelling.labels import Question
 
 if TYPE_CHECKING:
     from tests.conftest import Floor
@@ -403,3 +407,31 @@ def test_a_device_that_nobody_registered_is_adopted_on_the_page(page: Page, floo
     expect(card.locator(".facts")).to_contain_text("Northern offices (north)")
     after = get(page, f"directory/devices/demo/{before['id']}")
     assert (after["known"], after["updated_by"], after["supervisor"]) == (True, "local", "supervisor-1")
+
+
+def test_a_question_of_active_learning_is_answered_by_a_key(page: Page, floor: "Floor") -> None:
+    """Leased, shown with its readings, answered; the label names who said it and that the proposal was seen."""
+    points = [[f"2026-01-01T00:{minute:02}:00Z", minute % 7] for minute in range(60)]
+    question = Question(
+        subject="window:recorded/pump/x:0:60",
+        asked_by="least_confidence",
+        priority=9.0,
+        tenant="recorded",
+        details={"device": "pump", "metric": "x", "from": points[0][0], "to": points[-1][0], "points": points},
+        proposal="anomalous",
+        confidence=0.58,
+        model_id="anomaly_detector@v1",
+    )
+    queue = LabelQueue(open_engine(f"sqlite:///{floor.data_dir}/floor.db"), SystemClock())
+    assert queue.together([queue.ask([question])]) == [1]
+
+    page.keyboard.press("L")
+    expect(page.locator("#labels .labels-what")).to_contain_text("pump · x · 2026-01-01 00:00:00 UTC", timeout=20_000)
+    expect(page.locator("#labels .labels-plot svg")).to_be_visible()
+    page.keyboard.press("m")
+    expect(page.locator("#labels .labels-proposal")).to_have_text("anomaly_detector@v1 says: anomalous, 58 % sure.")
+    page.keyboard.press("2")
+    expect(page.locator("#labels .labels-what")).to_contain_text("1 answered. Nothing is asked")
+
+    label = get(page, "labels")["items"][0]
+    assert (label["subject"], label["value"], label["provenance"]) == (question.subject, "normal", "assisted")

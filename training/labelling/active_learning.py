@@ -48,6 +48,8 @@ class Candidate:
     """Its strangest reading's: a sum of -log10 tail ranks."""
     threshold: float
     """Above it the reading could raise an alert."""
+    points: tuple[tuple[float, float], ...] = ()
+    """Its readings, (device time, value), for whoever is asked about it."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a task's result shows it; times are ISO 8601 in UTC."""
@@ -68,7 +70,7 @@ class Candidate:
             asked_by=strategy,
             priority=1.0 - sure,
             tenant=key.tenant,
-            details=self.to_json(),
+            details=self.to_json() | {"points": [[iso(ts), value] for ts, value in self.points]},
             proposal=ANOMALOUS if self.score >= self.threshold else NORMAL,
             confidence=round(sure, 4),
             model_id=model_id,
@@ -165,6 +167,7 @@ def _judged(data: Series, scorer: Scorer | None, settings: DetectorSettings) -> 
             to_ts=times[first + WINDOW_READINGS - 1],
             score=float(scores[first : first + WINDOW_READINGS].max()),
             threshold=threshold,
+            points=tuple(zip(times[first:][:WINDOW_READINGS], values[first:][:WINDOW_READINGS], strict=True)),
         )
         for first in range(0, len(scores) - WINDOW_READINGS + 1, WINDOW_READINGS)
     ]
