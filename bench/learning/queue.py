@@ -1,7 +1,7 @@
 """The label queue under fifty people: 20,000 questions, five kills of its actor, nothing given twice, nothing lost.
 
 On a Ray of its own with a real SQLite file. Each of 50 clients leases a question and answers it, over and
-over, as fast as it is served; five times meanwhile the actor is killed and Ray starts it again. Latency is
+over, after a tenth of a second on average; five times meanwhile the actor is killed and Ray starts it again. Latency is
 of one call as a client sees it; the calls that a kill caught are counted apart, because they last as long as
 the restart.
 """
@@ -9,6 +9,7 @@ the restart.
 import asyncio
 import collections
 import os
+import random
 import statistics
 import tempfile
 import time
@@ -33,6 +34,8 @@ from training.labelling.labels import Question, RequestState, labels
 CLIENTS = 50
 QUESTIONS = 20_000
 KILLS = 5
+THINK_S = 0.1
+"""Mean time that a person takes for an answer: fast people, and 500 answers a second all together."""
 CAUGHT_S = 0.5
 """A call that took longer was caught by a kill."""
 
@@ -81,11 +84,13 @@ async def _measure(actor: Any, settings: Settings) -> dict[str, Any]:
         return result
 
     async def work(number: int) -> None:
+        rng = random.Random(number)
         holder = Holder(f"user-{number}", f"session-{number}")
         while leased := await timed(client.alease(holder, 1)):
             (one,) = leased
             given[one.id, one.token] += 1
             said = Answer(request_id=one.id, token=one.token, value="normal", user_id=holder.user_id)
+            await asyncio.sleep(rng.expovariate(1 / THINK_S))
             label = await timed(client.aanswer(said))
             answered[label.subject] += 1
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Row, Select, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, Row, Select, exists, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cluster.clock import Clock
@@ -134,6 +134,7 @@ class LabelQueue:
 
         def step(connection: Connection) -> tuple[LabelRequest, ...]:
             now = self._clock.time_s()
+            _take_back(connection, now)
             wanted = min(count, self._settings.max_leases)
             held = connection.execute(
                 select(label_requests)
@@ -145,9 +146,7 @@ class LabelQueue:
                 .order_by(label_requests.c.priority.desc(), label_requests.c.id)
                 .limit(wanted)
             ).all()
-            fresh = (
-                connection.execute(_waiting(holder, now).limit(wanted - len(held))).all() if wanted > len(held) else []
-            )
+            fresh = connection.execute(_waiting(holder).limit(wanted - len(held))).all() if wanted > len(held) else []
             chosen = [*(row.id for row in held), *(row.id for row in fresh)]
             if chosen:
                 until = now + self._settings.lease_s
@@ -283,12 +282,18 @@ def keep(connection: Connection, label: Label, key: str) -> bool:
     return connection.execute(statement).rowcount > 0
 
 
-def _waiting(holder: Holder, now: float) -> Select[Any]:
-    skipped = select(label_skips.c.request_id).where(label_skips.c.user_id == holder.user_id)
-    ran_out = (label_requests.c.state == RequestState.LEASED) & (label_requests.c.lease_until < now)
-    query = select(label_requests.c.id).where(
-        or_(label_requests.c.state == RequestState.OPEN, ran_out), label_requests.c.id.not_in(skipped)
+def _take_back(connection: Connection, now: float) -> None:
+    """Open again what was leased and not renewed in time; its token stays, so a late answer still counts."""
+    connection.execute(
+        update(label_requests)
+        .where(label_requests.c.state == RequestState.LEASED, label_requests.c.lease_until < now)
+        .values(state=RequestState.OPEN, lease_session=None, lease_until=None)
     )
+
+
+def _waiting(holder: Holder) -> Select[Any]:
+    skipped = exists().where(label_skips.c.request_id == label_requests.c.id, label_skips.c.user_id == holder.user_id)
+    query = select(label_requests.c.id).where(label_requests.c.state == RequestState.OPEN, ~skipped)
     if holder.tenant is not None:
         query = query.where(label_requests.c.tenant == holder.tenant)
     return query.order_by(label_requests.c.priority.desc(), label_requests.c.id)

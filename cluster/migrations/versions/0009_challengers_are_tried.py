@@ -31,6 +31,10 @@ def upgrade() -> None:
     op.create_index(
         'ix_model_trials_running', 'model_trials', ['id'], sqlite_where=running, postgresql_where=running
     )
+    op.drop_index('ix_label_requests_next', 'label_requests')
+    op.create_index(
+        'ix_label_requests_next', 'label_requests', ['state', sa.text('priority DESC'), 'id']
+    )
     judged = sa.text('verdict IS NOT NULL')
     op.create_index(
         'ix_alerts_judged', 'alerts', ['model_version', 'verdict'], sqlite_where=judged, postgresql_where=judged
@@ -40,4 +44,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index('ix_alerts_judged', 'alerts')
+    op.drop_index('ix_label_requests_next', 'label_requests')
+    op.create_index('ix_label_requests_next', 'label_requests', ['state', 'priority', 'id'])
     op.drop_table('model_trials')
