@@ -42,7 +42,7 @@ from ingest.errors import (
     VersionConflictError,
 )
 from serve_apps.auth import Identity
-from training.errors import ModelFileError, ModelVersionNotFoundError
+from training.errors import ModelFileError, ModelVersionNotFoundError, UnknownDatasetError
 
 MAX_PAGE = 500
 MAX_DEPTH = 32
@@ -68,6 +68,7 @@ CONFLICT = (
     VersionConflictError,
     StaleRevisionError,
     ModelFileError,
+    UnknownDatasetError,
 )
 UNAVAILABLE = (
     ServiceUnavailableError,

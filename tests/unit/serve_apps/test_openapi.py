@@ -115,6 +115,8 @@ CALLS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/api/v1/runs", {"task": "train_model", "arguments": {"model_type": "anomaly_detector"}}),
     ("POST", "/api/v1/runs/no-such/cancel", {}),
     ("GET", "/api/v1/models", None),
+    ("GET", "/api/v1/datasets", None),
+    ("GET", "/api/v1/datasets/no-such", None),
     ("GET", "/api/v1/models/journal", None),
     ("GET", "/api/v1/models/anomaly_detector/no-such", None),
     ("GET", "/api/v1/models/of-alert/no-such", None),
