@@ -36,6 +36,7 @@ TABLE_MODULES = (
     "ingest.session_store",
     "ingest.alerts.tables",
     "ingest.notify.tables",
+    "training.data.catalogue",
     "training.labelling.labels",
     "training.registry.promotion",
 )

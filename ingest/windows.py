@@ -27,6 +27,7 @@ MAX_ABS_NORMALISED = 1e3
 """Same, in units of the series' own scale, so that float32 models stay finite."""
 
 State = TypeVar("State")
+Float = TypeVar("Float", np.float32, np.float64)
 
 
 class SeriesKey(NamedTuple):
@@ -68,6 +69,27 @@ class Normaliser:
         scaled = (values - self.centre) / self.scale
         # Not np.clip: its Python layer costs more than the work when a call brings one window.
         return np.minimum(np.maximum(scaled, -MAX_ABS_NORMALISED), MAX_ABS_NORMALISED).astype(np.float32)
+
+
+def cut_windows(values_N: NDArray[Float], ends_B: NDArray[np.intp], width: int) -> NDArray[Float]:
+    """Return the ``width`` values that end at each place, oldest first: what a model looks at.
+
+    The one way from a series to windows, of the detector and of training, so that a model is trained on
+    exactly what it will be asked about. ``Normaliser.apply`` goes value by value: before or after is the same.
+
+    Args:
+        values_N: one series, in order.
+        ends_B: place of each window's last value; every one has ``width - 1`` values before it.
+        width: values of a window.
+
+    Returns:
+        Shape (B, width); of one window a view.
+    """
+    if len(ends_B) == 1:
+        last = int(ends_B[0]) + 1
+        return values_N[None, last - width : last]
+    windows: NDArray[Float] = values_N[ends_B[:, None] + np.arange(1 - width, 1)]
+    return windows
 
 
 class SeriesWindow:
@@ -148,11 +170,7 @@ class SeriesWindow:
 
         Every index must have ``width - 1`` points before it.
         """
-        if len(indices) == 1:
-            last = int(indices[0]) + 1
-            return self.value[None, last - width : last]
-        windows: Floats = self.value[indices[:, None] + np.arange(1 - width, 1)]
-        return windows
+        return cut_windows(self.value, indices, width)
 
     def _make_room(self, count: int) -> None:
         size = self._columns.shape[1]

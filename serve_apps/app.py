@@ -24,6 +24,7 @@ from serve_apps.api import (
     circuits,
     commands,
     control,
+    datasets,
     dead_letters,
     devices,
     directory,
@@ -56,7 +57,7 @@ ROUTERS = tuple(
     for module in (
         websocket, uni, publish, history, presence, control, batch, openapi, signin, status, drain, alerts, silences,
         heartbeats, alertmanager, notifications, devices, commands, directory, circuits, runs, lanes, labels, models,
-        dead_letters, pages,
+        datasets, dead_letters, pages,
     )
 )  # fmt: skip
 

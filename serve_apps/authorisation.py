@@ -114,6 +114,8 @@ ROUTES: Mapping[tuple[str, str], Role | Access] = {
     ("GET", "/api/v1/models/of-alert/{}"): Role.VIEWER,
     ("POST", "/api/v1/models/promote"): Role.ENGINEER,
     ("POST", "/api/v1/models/rollback"): Role.ENGINEER,
+    ("GET", "/api/v1/datasets"): Role.VIEWER,
+    ("GET", "/api/v1/datasets/{}"): Role.VIEWER,
     ("GET", "/api/v1/dead-letters"): Role.OPERATOR,
     ("GET", "/api/v1/notifications/dead"): Role.OPERATOR,
     ("POST", "/api/v1/notifications/replay"): Role.ADMIN,

@@ -19,7 +19,7 @@ from rich.table import Table
 from cluster.errors import ClusterError
 from cluster.run_queue_client import RunQueueClient, current_submission_id
 from cluster.runs import Run, RunState, run_to_json
-from training import cli_models
+from training import cli_datasets, cli_models
 from training.runs.compare import compare as side_by_side
 from training.runs.driver import connect_ray, drive
 from training.runs.job_logs import read_logs
@@ -29,6 +29,7 @@ from training.runs.terminal import describe, open_display, watch
 app = typer.Typer(help="Train models on the floor's telemetry.", no_args_is_help=True, add_completion=False)
 
 app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_datasets.app)
 
 EXIT_CODES = {RunState.SUCCEEDED: 0, RunState.CANCELLED: 130}
 
@@ -38,7 +39,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 @app.command()
 def train(
     dataset: Annotated[
-        str, typer.Option(help="telemetry, telemetry:TENANT/DEVICE, recorded or recorded:SERIES.")
+        str, typer.Option(help="telemetry[:TENANT/DEVICE], recorded[:SERIES], or a data set's NAME[:VERSION].")
     ] = "telemetry",
     model: Annotated[str, typer.Option(help="Model type.")] = "anomaly_detector",
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Hyperparameter, repeatable.")] = None,

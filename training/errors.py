@@ -23,6 +23,18 @@ class UnknownDatasetError(TrainingError):
         return f"no data set {self.name!r}: {self.reason}"
 
 
+class DatasetFileError(TrainingError):
+    """A file cannot be taken in as a data set, or a data set not be written as such a file."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
 class NotEnoughDataError(TrainingError):
     """The data set is too small to train on and to judge the result."""
 

@@ -47,6 +47,8 @@ class TrainSettings:
     """Part of each series, before the held-out part, that chooses the best epoch."""
     holdout_fraction: float = 0.15
     """Last part of each series, never seen in training, that the reported figures come from."""
+    device_fraction: float = 0.15
+    """Share of the devices, rounded down, that never train: what the model makes of devices that it has not seen."""
     ridge: float = 1e-3
     """Regularisation of the closed-form autoregression."""
     weight_decay: float = 1e-2
@@ -73,6 +75,7 @@ class TrainSettings:
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         for name in ("validation_fraction", "holdout_fraction"):
             _require(0.01 <= getattr(self, name) <= 0.4, name, getattr(self, name), "between 0.01 and 0.4")
+        _require(0.0 <= self.device_fraction <= 0.5, "device_fraction", self.device_fraction, "between 0 and 0.5")
         _require(self.epochs <= 10_000, "epochs", self.epochs, "at most 10000")
         _require(self.num_layers <= 8, "num_layers", self.num_layers, "at most 8")
         _require(

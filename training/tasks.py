@@ -7,7 +7,8 @@ the same kind of run.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from ingest.live_models import LiveModel
 from ingest.scorer import load_scorer
 from realtime.messages import MessageType
 from realtime.process_broadcaster import get_broadcaster
-from training.data.snapshots import read_dataset
+from training.datasets import DatasetShelf
 from training.errors import WorkersFailedError
 from training.labelling.active_learning import STRATEGY, choose
 from training.labelling.label_client import LabelQueueClient
@@ -86,7 +87,7 @@ class TrainModel:
         """Put a training into the queue and return at once.
 
         Args:
-            dataset_id: see ``datasets.read_dataset``.
+            dataset_id: see ``docs/datasets.md``.
             model_type: what to train.
             hyperparameters: fields of ``TrainSettings`` or their short names.
             user_id: who hears of the progress and the result.
@@ -115,18 +116,20 @@ def evaluate_model(model_id: str, dataset_id: int | str = "telemetry", user_id: 
 
     Args:
         model_id: ``anomaly_detector@<version>``, or the model type alone for its newest version.
-        dataset_id: see ``datasets.read_dataset``.
+        dataset_id: see ``docs/datasets.md``.
         user_id: who hears of the progress and the result.
 
     Returns:
-        ``model_id``, ``dataset_digest``, ``accuracy`` with its ``accuracy_kind``, and all ``metrics``.
+        ``model_id``, ``dataset_digest`` and ``dataset_version``, ``accuracy`` with its ``accuracy_kind``, and all
+        ``metrics``.
     """
     from training.runs.judge import judge_version  # torch, in the task's own worker only
 
     broadcaster = get_broadcaster()
     storage = Storage(Settings.load().storage_url)
     broadcaster.broadcast_task_progress(user_id or None, "evaluate_model", 10.0, f"reading {dataset_id}")
-    dataset = read_dataset(str(dataset_id), storage.url, TrainSettings().history_s, time.time())
+    with _shelf(user_id) as shelf:
+        dataset = shelf.open(str(dataset_id), TrainSettings(), time.time())
     broadcaster.broadcast_task_progress(user_id or None, "evaluate_model", 50.0, f"judging {model_id}")
     result = judge_version(storage, model_id, dataset)
     broadcaster.broadcast_task_progress(user_id or None, "evaluate_model", 100.0, "done")
@@ -144,7 +147,7 @@ def active_learning_loop(
     """Choose the windows of a data set that a person should judge next, ask for labels, and tell the user.
 
     Args:
-        dataset_id: see ``datasets.read_dataset``.
+        dataset_id: see ``docs/datasets.md``.
         threshold: windows are chosen whose verdict is no surer than this, see ``active_learning.confidence``.
         k: windows chosen at most.
         user_id: who hears of the progress and the result.
@@ -162,7 +165,8 @@ def active_learning_loop(
     broadcaster = get_broadcaster()
     settings = Settings.load()
     broadcaster.broadcast_task_progress(user_id or None, "active_learning_loop", 10.0, f"reading {dataset_id}")
-    dataset = read_dataset(str(dataset_id), settings.storage_url, TrainSettings().history_s, time.time())
+    with _shelf(user_id) as shelf:
+        dataset = shelf.read(str(dataset_id), TrainSettings(), time.time())
     live = _champion(settings.database_url)
     model_id = f"{NAME}@{VERSION}" if live is None else f"{live.scorer}@{live.version}"
     broadcaster.broadcast_task_progress(user_id or None, "active_learning_loop", 50.0, f"judging with {model_id}")
@@ -183,6 +187,16 @@ def active_learning_loop(
             user_id, MessageType.TASK_COMPLETE, {"task_name": "active_learning_loop", "result": result}
         )
     return result
+
+
+@contextmanager
+def _shelf(user_id: int | str) -> Iterator[DatasetShelf]:
+    settings = Settings.load()
+    engine = open_engine(settings.database_url)
+    try:
+        yield DatasetShelf(Storage(settings.storage_url), engine, str(user_id))
+    finally:
+        engine.dispose()  # the worker is warm: it outlives this task
 
 
 def _champion(database_url: str) -> LiveModel | None:

@@ -42,7 +42,7 @@ from ingest.errors import (
     VersionConflictError,
 )
 from serve_apps.auth import Identity
-from training.errors import ModelFileError, ModelVersionNotFoundError, StaleLeaseError
+from training.errors import ModelFileError, ModelVersionNotFoundError, StaleLeaseError, UnknownDatasetError
 
 MAX_PAGE = 500
 MAX_DEPTH = 32
@@ -69,6 +69,7 @@ CONFLICT = (
     StaleRevisionError,
     StaleLeaseError,
     ModelFileError,
+    UnknownDatasetError,
 )
 UNAVAILABLE = (
     ServiceUnavailableError,

@@ -5,6 +5,7 @@ border, so that a mistake is answered now and not by a job a minute later. Invar
 run of a foreign tenant is not found.
 """
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
@@ -69,7 +70,8 @@ async def start_run(
     """Put a run into its lane; with the same ``request_id`` once only."""
     request_id = body.request_id or new_id()
     if body.task == "train_model":
-        wanted = training_request(body.arguments, identity, request_id)
+        engine = deps_of(request).engine
+        wanted = await asyncio.to_thread(training_request, body.arguments, identity, request_id, engine)
     else:
         wanted = RunRequest(
             task=body.task,

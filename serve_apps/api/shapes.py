@@ -21,6 +21,10 @@ def _holds(**fields: Schema) -> Schema:
     return {"type": "object", "required": list(fields), "properties": fields}
 
 
+DATASET = _holds(
+    name=TEXT, version=NUMBER, id=TEXT, reference=TEXT, parent=OPTIONAL_TEXT, source_kind=TEXT, tenant=OPTIONAL_TEXT,
+    num_series=NUMBER, num_readings=NUMBER, num_labels=NUMBER, created_at=NUMBER,
+)  # fmt: skip
 COMMAND = _holds(
     id=TEXT,
     tenant=TEXT,
@@ -100,6 +104,8 @@ SHAPES: Mapping[tuple[str, str], Schema] = {
     ("GET", "/api/v1/models/{}/{}"): _holds(model_id=TEXT, version=TEXT, aliases={"type": "array", "items": TEXT}),
     ("POST", "/api/v1/models/promote"): _holds(alias=TEXT, model=TEXT, version=TEXT, revision=NUMBER),
     ("POST", "/api/v1/models/rollback"): _holds(alias=TEXT, model=TEXT, version=TEXT, revision=NUMBER),
+    ("GET", "/api/v1/datasets"): _holds(items={"type": "array", "items": DATASET}),
+    ("GET", "/api/v1/datasets/{}"): DATASET,
     ("GET", "/api/v1/notifications/dead"): _holds(items=OBJECTS, next_cursor={"type": ["string", "null"]}),
     ("POST", "/api/v1/notifications/replay"): _holds(replayed={"type": "integer"}),
     ("GET", "/api/v1/dead-letters"): _holds(items=OBJECTS, next_cursor=OPTIONAL_NUMBER),

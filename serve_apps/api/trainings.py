@@ -2,7 +2,7 @@
 
 No routes. Names only: whether a data set holds enough readings is seen when the run
 reads it. Invariant: a tenant's engineer trains on the recordings and on the own tenant's
-telemetry, on nobody else's.
+telemetry, frozen or not, on nobody else's.
 """
 
 import re
@@ -12,13 +12,15 @@ from importlib.resources import files
 from typing import Any
 
 from fastapi import HTTPException
+from sqlalchemy import Engine
 
 from cluster.runs import RunRequest
 from ingest.topics import LEVEL
 from serve_apps.api.border import tenant_of
 from serve_apps.auth import Identity
+from training.data import catalogue
 from training.data.snapshots import RECORDED, TELEMETRY
-from training.errors import TrainingError
+from training.errors import TrainingError, UnknownDatasetError
 from training.runs.order import TrainingOrder
 
 SCORERS = "watchfloor.scorers"
@@ -45,13 +47,14 @@ def offered_datasets(tenant: str | None) -> list[dict[str, str]]:
     return live + [{"id": f"{RECORDED}:{name}", "title": f"recorded: {name}"} for name in recorded_series()]
 
 
-def training_request(arguments: dict[str, Any], identity: Identity, request_id: str) -> RunRequest:
+def training_request(arguments: dict[str, Any], identity: Identity, request_id: str, engine: Engine) -> RunRequest:
     """Return the run that ``arguments`` ask for, as the command line would have ordered it.
 
     Args:
         arguments: ``dataset_id`` and, if wanted, ``model_type``, ``hyperparameters`` and ``preset``.
         identity: who asks.
         request_id: makes asking twice safe.
+        engine: the SQL store, where data sets are listed.
 
     Raises:
         HTTPException: 422 with what is wrong, 403 for telemetry of others.
@@ -63,22 +66,33 @@ def training_request(arguments: dict[str, Any], identity: Identity, request_id: 
         raise HTTPException(422, "arguments.hyperparameters must be an object")
     if not isinstance(arguments.get("preset", ""), str):
         raise HTTPException(422, "arguments.preset must be the name of a preset")
-    _check_dataset(arguments.get("dataset_id"), tenant_of(identity))
+    _check_dataset(arguments.get("dataset_id"), tenant_of(identity), engine)
     try:
         return TrainingOrder(**arguments, user_id=identity.user_id, tenant=identity.tenant).to_request(request_id)
     except TrainingError as error:
         raise HTTPException(422, str(error)) from error
 
 
-def _check_dataset(name: object, tenant: str | None) -> None:
+def _check_dataset(name: object, tenant: str | None, engine: Engine) -> None:
     if not isinstance(name, str):
         raise HTTPException(422, "arguments.dataset_id must be the name of a data set")
     if name.startswith(f"{RECORDED}:") and name.removeprefix(f"{RECORDED}:") in recorded_series():
         return
     match = _TELEMETRY.fullmatch(name)
     if match is None and name != TELEMETRY:
+        if _is_listed(name, tenant, engine):
+            return
         raise HTTPException(
-            422, f"arguments.dataset_id must be {TELEMETRY}, {TELEMETRY}:<tenant>/<device> or {RECORDED}:<series>"
+            422,
+            f"arguments.dataset_id must be {TELEMETRY}, {TELEMETRY}:<tenant>/<device>, {RECORDED}:<series>, "
+            "or the name of a data set",
         )
     if tenant is not None and (match is None or match[1] != tenant):
         raise HTTPException(403, f"your tenant's data sets are {TELEMETRY}:{tenant}/<device> and the recordings")
+
+
+def _is_listed(name: str, tenant: str | None, engine: Engine) -> bool:
+    try:
+        return catalogue.is_visible(catalogue.resolve(engine, name), tenant)
+    except UnknownDatasetError:
+        return False

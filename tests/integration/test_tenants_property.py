@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -39,6 +40,12 @@ from serve_apps.connection import Connection
 from tests.fakes_alerts import START_S, device_alert
 from tests.fakes_api import ORIGIN, SECRET, ApiFloor
 from tests.fakes_gateway import FakeTransport, draft
+from training.data.labels import NO_LABELS
+from training.data.snapshots import Series
+from training.data.tabular import Readings
+from training.datasets import DatasetShelf
+from training.registry.storage import Storage
+from training.settings import TrainSettings
 
 TENANTS = ("alpha", "beta")
 FLOOR = "floor"
@@ -98,6 +105,7 @@ GETS = (
     "/api/v1/directory/clients", "/api/v1/directory/users?limit=1", "/api/v1/directory/devices?q=e",
     "/api/v1/directory/users/{user}", "/api/v1/directory/devices/{device}", "/api/v1/silences",
     "/api/v1/silences/{silence}", "/api/v1/heartbeats", "/api/v1/dead-letters/{letter}", "/api/v1/notifications/dead",
+    "/api/v1/datasets", "/api/v1/datasets?limit=1", "/api/v1/datasets/{dataset}",
     "/api/v1/circuits", "/api/v1/models/journal", "/api/v1/models/of-alert/{alert}", "/api/v1/models/{model}",
     "/api/v1/labels",
 )  # fmt: skip
@@ -213,6 +221,8 @@ class World:
         self.runs = [self._run(tenant) for tenant in RUNS]
         self.alerts = self._alerts()
         self.silences = [self._silence(tenant) for tenant in TENANTS]
+        for tenant in TENANTS:
+            self._dataset(tenant)
 
     def real(self, channel: str) -> str:
         """Return a channel's name with the run's id in place of its number."""
@@ -282,6 +292,7 @@ class World:
             "command": self.commands[number % len(self.commands)],
             "silence": self.silences[number % len(self.silences)],
             "model": "anomaly_detector/v1",
+            "dataset": f"{TENANTS[number % len(TENANTS)]}-set",
             "heartbeat": f"{TENANTS[number % len(TENANTS)]}/nightly",
             "letter": str(1 + number % len(TENANTS)),
             "user": f"{TENANTS[number % len(TENANTS)]}-clerk",
@@ -388,6 +399,14 @@ class World:
             updated_at=now,
         )
         return SilenceStore(self.api.engine, self.api.clock).create(silence)[0].id
+
+    def _dataset(self, tenant: str) -> None:
+        """Freeze readings of a metric that is called as the tenant's secret."""
+        ts = np.arange(100.0)
+        series = Series(f"{tenant}/pump/{secret_of(tenant)}", ts, ts)
+        shelf = DatasetShelf(Storage(self.api.settings.storage_url), self.api.engine, f"{tenant}-engineer")
+        readings = Readings(series=(series,), labels=NO_LABELS)
+        shelf.take_in(f"{tenant}-set", readings, {"file": secret_of(tenant)}, TrainSettings(), START_S)
 
     def _command(self, tenant: str, device: str) -> str:
         order = CommandOrder(

@@ -11,7 +11,8 @@ from ray.train.torch import TorchTrainer
 
 from cluster.runs import RunState
 from cluster.store import metadata, open_engine
-from training.data.snapshots import read_dataset, save_snapshot
+from training.data.snapshots import read_dataset
+from training.data.versions import freeze
 from training.registry.promotion import champion
 from training.registry.storage import Storage
 from training.registry.versions import ModelRegistry
@@ -35,12 +36,13 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainTask:
     engine.dispose()
     storage = Storage(f"file://{tmp_path}/storage")
     dataset = read_dataset("recorded:rogue_agent_key_hold", storage.url, 1.0, 0.0)
-    save_snapshot(dataset, storage)
+    dataset = freeze(dataset, dataset.split_by(SETTINGS), {"kind": "recorded", "name": dataset.name}, storage)
     return TrainTask(
         run_id="",
         user_id="",
         task_name="train anomaly_detector",
-        dataset_digest=dataset.digest,
+        dataset_id=dataset.id,
+        dataset_name=dataset.name,
         storage_url=storage.url,
         settings=SETTINGS,
         soft_deadline_s=None,
@@ -65,7 +67,7 @@ def test_a_training_ends_with_a_registered_champion(task: TrainTask, tmp_path: P
 
     assert outcome["state"] == RunState.SUCCEEDED
     manifest = ModelRegistry(Storage(task.storage_url)).manifest("anomaly_detector", result["version"])
-    assert manifest.dataset["digest"] == task.dataset_digest
+    assert (manifest.dataset["id"], manifest.dataset["name"]) == (task.dataset_id, task.dataset_name)
     assert manifest.metrics == result["metrics"]
     assert TrainSettings(**manifest.settings) == SETTINGS
     live = champion(open_engine(f"sqlite:///{tmp_path}/floor.db"))
@@ -94,10 +96,10 @@ def test_at_its_soft_limit_a_training_stops_with_a_checkpoint_and_no_model(task:
 
 def test_a_data_set_that_is_gone_fails_the_run_with_the_reason(task: TrainTask) -> None:
     """No retry would bring it back."""
-    outcome, _ = run(replace(task, dataset_digest="0" * 64))
+    outcome, _ = run(replace(task, dataset_id="0" * 64))
 
     assert outcome["state"] == RunState.FAILED
-    assert "no readable snapshot" in outcome["reason"]
+    assert "no readable manifest" in outcome["reason"]
 
 
 @pytest.mark.parametrize(

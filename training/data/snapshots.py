@@ -1,10 +1,10 @@
-"""Data sets by name, frozen as snapshots, and the windows that are cut from them.
+"""Readings by the name of their source, frozen under the hash of their content, and the windows cut from them.
 
-A data set is a set of series of readings. It is read once, at the start of a run, and
-kept under the hash of its content, so that every worker, every retry and every later
-evaluation sees the same readings although the archive has grown. No torch, no Ray.
-Invariants: a snapshot never changes; parts of a series follow each other in time and no
-window reaches across two parts, so nothing of the held-out part was ever trained on.
+A data set is a set of series, their labels, and the split that says which part is for what;
+``versions.py`` fixes the three together. No torch, no Ray.
+Invariants: frozen readings never change; parts of a series follow each other in time and no
+window reaches across two parts; a held-out device gives no window to train on or to choose by; what
+scales a series comes from its own first part alone.
 
 Shapes: N windows, W = context + 1 readings each, oldest first.
 """
@@ -14,6 +14,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ingest.archive import read_telemetry
-from ingest.windows import Normaliser
+from ingest.windows import Normaliser, cut_windows
+from training.data import nab
+from training.data.labels import NO_LABELS, LabelSnapshot
+from training.data.split import Split, split_by
 from training.errors import NotEnoughDataError, UnknownDatasetError
 from training.registry.storage import Storage
 from training.settings import TrainSettings
@@ -32,6 +36,7 @@ Floats = NDArray[np.float64]
 Windows = NDArray[np.float32]
 
 FOLDER = "datasets"
+READINGS = ".parquet"
 TELEMETRY = "telemetry"
 RECORDED = "recorded"
 
@@ -50,15 +55,21 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Named series, and the hash of their content."""
+    """Named series with their labels and their split."""
 
     name: str
     series: tuple[Series, ...]
     digest: str
     """SHA-256 over keys, times and values, in hexadecimal."""
+    labels: LabelSnapshot = NO_LABELS
+    """What people said of stretches of these series."""
+    split: Split | None = None
+    """Which part is for what; None until the data set is frozen, then it is made by a run's settings."""
+    id: str = ""
+    """Of the version, see ``versions.py``; empty until it is frozen."""
 
     @classmethod
-    def of(cls, name: str, series: Sequence[Series]) -> "Dataset":
+    def of(cls, name: str, series: Sequence[Series], labels: LabelSnapshot = NO_LABELS) -> "Dataset":
         """Build a data set from series, put in order of time and freed of readings that are no numbers."""
         kept = []
         for one in sorted(series, key=lambda item: item.key):
@@ -66,12 +77,36 @@ class Dataset:
             rows = rows[np.argsort(one.ts[rows], kind="stable")]
             if len(rows):
                 kept.append(Series(one.key, one.ts[rows], one.values[rows]))
-        return cls(name, tuple(kept), _digest(kept))
+        return cls(name, tuple(kept), _digest(kept), labels)
 
     @property
     def num_readings(self) -> int:
         """Readings of all series together."""
         return sum(len(one.values) for one in self.series)
+
+    def split_by(self, settings: TrainSettings) -> Split:
+        """Return the split that was fixed with the data set, else the one that a run's settings make."""
+        if self.split is not None:
+            return self.split
+        return split_by(
+            {one.key: one.ts for one in self.series},
+            validation_fraction=settings.validation_fraction,
+            holdout_fraction=settings.holdout_fraction,
+            device_fraction=settings.device_fraction,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a model's manifest says of the data that it was made from."""
+        return {
+            "name": self.name,
+            "id": self.id,
+            "digest": self.digest,
+            "series": len(self.series),
+            "readings": self.num_readings,
+            "labels": self.labels.digest,
+            "num_labels": len(self.labels.spans),
+            "held_out_devices": sorted(self.split.held_out) if self.split is not None else [],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +138,13 @@ def read_dataset(name: str, storage_url: str, history_s: float, now_s: float) ->
     if kind == TELEMETRY:
         return Dataset.of(name, _telemetry(name, detail, storage_url, now_s - history_s))
     if kind == RECORDED:
-        return Dataset.of(name, _recorded(name, detail))
+        return Dataset.of(name, *_recorded(name, detail))
     raise UnknownDatasetError(name, "expected telemetry, telemetry:TENANT/DEVICE, recorded or recorded:SERIES")
+
+
+def is_source(name: str) -> bool:
+    """Say whether a name stands for a source, which goes on growing, and not for what was frozen."""
+    return name.partition(":")[0] in (TELEMETRY, RECORDED)
 
 
 def save_snapshot(dataset: Dataset, storage: Storage) -> str:
@@ -144,30 +184,31 @@ def load_snapshot(digest: str, storage: Storage) -> Dataset:
 
 def snapshot_path(digest: str) -> str:
     """Return where the snapshot of a digest lies on the storage."""
-    return f"{FOLDER}/{digest}.parquet"
+    return f"{FOLDER}/{digest}{READINGS}"
 
 
 def split_windows(dataset: Dataset, settings: TrainSettings) -> WindowSplit:
-    """Cut each series into three parts in time, and each part into windows.
+    """Cut each series into its parts, and each part into windows.
 
-    A series is normalised by its training part only, as the detector normalises by a
-    series' past; nothing is learned from the later parts.
+    A series is normalised by its first part only, as the detector normalises by a series'
+    past; nothing is learned from the later parts.
 
     Raises:
         NotEnoughDataError: too few windows to train, to choose or to judge.
     """
     width = settings.context + 1
-    parts: tuple[list[Windows], list[Windows], list[Windows]] = ([], [], [])
+    split = dataset.split_by(settings)
+    parts: tuple[list[_Part], list[_Part], list[_Part]] = ([], [], [])
     for one in dataset.series:
-        validation, held_out = split_points(len(one.values), settings)
+        validation, held_out = split.points(one.key, one.ts)
         if validation < width:
             continue
         values = Normaliser.of(one.values[:validation]).apply(one.values)
-        for part, piece in zip(
-            parts, (values[:validation], values[validation:held_out], values[held_out:]), strict=True
-        ):
-            if len(piece) >= width:
-                part.append(np.lib.stride_tricks.sliding_window_view(piece, width))
+        edges = (0, validation, held_out, len(values))
+        for number in (0, 1, 2) if split.trains(one.key) else (2,):
+            first, last = edges[number : number + 2]
+            if last - first >= width:
+                parts[number].append(_Part(values, np.arange(first + width - 1, last)))
     rng = np.random.default_rng(settings.seed)
     few = max(1, settings.min_windows // 4)
     bounds = (
@@ -177,28 +218,32 @@ def split_windows(dataset: Dataset, settings: TrainSettings) -> WindowSplit:
     )
     chosen = []
     for part, (label, least, most) in zip(parts, bounds, strict=True):
-        total = sum(len(piece) for piece in part)
+        total = sum(len(piece.ends) for piece in part)
         if total < least:
             raise NotEnoughDataError(dataset.name, label, total, least, dataset.num_readings, len(dataset.series))
-        chosen.append(_choose(part, total, most, rng))
+        chosen.append(_choose(part, width, total, most, rng))
     return WindowSplit(*chosen)
 
 
-def split_points(count: int, settings: TrainSettings) -> tuple[int, int]:
-    """Return where the validation and the held-out part of a series of ``count`` readings begin."""
-    held_out = count - int(settings.holdout_fraction * count)
-    return held_out - int(settings.validation_fraction * count), held_out
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One part of one series."""
+
+    values: Windows
+    """The whole series in units of its scale, shape (readings,)."""
+    ends: NDArray[np.intp]
+    """Where the windows of the part end."""
 
 
-def _choose(pieces: list[Windows], total: int, most: int, rng: np.random.Generator) -> Windows:
+def _choose(pieces: list[_Part], width: int, total: int, most: int, rng: np.random.Generator) -> Windows:
     """Return at most ``most`` windows of all pieces as one array, in their order."""
-    if total <= most:
-        return np.concatenate(pieces)
-    picked = np.sort(rng.choice(total, most, replace=False))
-    starts = np.cumsum([0] + [len(piece) for piece in pieces])
+    starts = np.cumsum([0] + [len(piece.ends) for piece in pieces])
+    picked = np.arange(total) if total <= most else np.sort(rng.choice(total, most, replace=False))
     return np.concatenate(
         [
-            piece[picked[(picked >= start) & (picked < start + len(piece))] - start]
+            cut_windows(
+                piece.values, piece.ends[picked[(picked >= start) & (picked < start + len(piece.ends))] - start], width
+            )
             for piece, start in zip(pieces, starts, strict=False)
         ]
     )
@@ -226,7 +271,7 @@ def _by_series(keys: pa.ChunkedArray, table: pa.Table) -> list[Series]:
     ]
 
 
-def _recorded(name: str, detail: str) -> list[Series]:
+def _recorded(name: str, detail: str) -> tuple[list[Series], LabelSnapshot]:
     folder = files("ingest") / "data" / "nab"
     known = sorted(entry.name.removesuffix(".csv") for entry in folder.iterdir() if entry.name.endswith(".csv"))
     wanted = [detail.replace("-", "_")] if detail else known
@@ -238,7 +283,9 @@ def _recorded(name: str, detail: str) -> list[Series]:
         times = table.column("timestamp").cast(pa.timestamp("s")).cast(pa.int64()).to_numpy().astype(np.float64)
         values = table.column("value").to_numpy().astype(np.float64)
         found.append(Series(f"{RECORDED}/{stem}/value", times, values))
-    return found
+    windows = nab.parse_windows((folder / nab.WINDOWS).read_bytes())
+    keys = {f"{stem}.csv": f"{RECORDED}/{stem}/value" for stem in wanted}
+    return found, nab.labels_of(windows, keys, RECORDED)
 
 
 def _digest(series: Sequence[Series]) -> str:

@@ -6,6 +6,7 @@ object stores give the same by showing an object only when its upload has ended.
 """
 
 import os
+import threading
 from pathlib import Path
 
 from pyarrow import fs
@@ -70,7 +71,7 @@ class Storage:
 
 def _write_local(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     with part.open("wb") as stream:
         stream.write(content)
         stream.flush()

@@ -71,12 +71,7 @@ def register(
         weights=dump_weights(model.state_dict()),
         created_at_s=time.time(),
         config=model.config.to_json(),
-        dataset={
-            "name": dataset.name,
-            "digest": dataset.digest,
-            "series": len(dataset.series),
-            "readings": dataset.num_readings,
-        },
+        dataset=dataset.to_json(),
         metrics=evaluation.to_json(),
         settings=asdict(settings),
         seed=settings.seed,

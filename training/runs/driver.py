@@ -24,7 +24,10 @@ from cluster.metrics_client import start_metrics_pusher
 from cluster.run_queue_client import RunQueueClient
 from cluster.runs import Lease, Run, RunState
 from cluster.settings import Settings, load_section
-from training.data.snapshots import read_dataset, save_snapshot, split_windows
+from cluster.store import open_engine
+from training.data.catalogue import kept_contents
+from training.data.snapshots import Dataset, is_source, split_windows
+from training.datasets import DatasetShelf
 from training.registry.storage import Storage
 from training.runs.order import TrainingOrder
 from training.runs.retention import RetentionSettings, prune
@@ -90,10 +93,10 @@ def _drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
     lease = _patiently(lambda: queue.wait_for_lease(run.id, on_wait=lambda waiting: display.note(_waiting(waiting))))
     began_s = time.monotonic()
     storage = Storage(Settings.load().storage_url)
-    dataset = read_dataset(order.dataset_id, storage.url, settings.history_s, time.time())
-    split_windows(dataset, settings)  # too little data is said now, not after ten seconds of starting workers
-    save_snapshot(dataset, storage)
-    prune(storage, load_section(RetentionSettings), keep_run=run.id, keep_dataset=dataset.digest)
+    dataset = _freeze(order, settings, storage, run.id)
+    ignored = {"validation_fraction", "holdout_fraction", "device_fraction"} & order.hyperparameters.keys()
+    if ignored and not is_source(order.dataset_id):
+        display.note(f"{', '.join(sorted(ignored))}: without effect, the split of {dataset.name} is fixed")
 
     from training.runs import trainer  # torch and Ray Train: only a driver that has its lease waits for them
     from training.runs.train_fn import TrainTask
@@ -102,7 +105,8 @@ def _drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
         run_id=run.id,
         user_id=order.user_id,
         task_name=f"train {order.model_type}",
-        dataset_digest=dataset.digest,
+        dataset_id=dataset.id,
+        dataset_name=dataset.name,
         storage_url=storage.url,
         settings=settings,
         soft_deadline_s=lease.soft_deadline,
@@ -116,6 +120,21 @@ def _drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
         metrics.ml_model_trained.labels(order.model_type).inc()
         metrics.ml_training_duration.labels(order.model_type).observe(time.monotonic() - began_s)
     return ended
+
+
+def _freeze(order: TrainingOrder, settings: TrainSettings, storage: Storage, run_id: str) -> Dataset:
+    """Return the version to train on, with room made for it."""
+    engine = open_engine(Settings.load().database_url)
+    try:
+        shelf = DatasetShelf(storage, engine, order.user_id)
+        found = shelf.read(order.dataset_id, settings, time.time())
+        split_windows(found, settings)  # too little data is said now, not after ten seconds of starting workers
+        dataset = shelf.freeze(found, settings, time.time())
+        kept = kept_contents(engine) | {dataset.digest}
+    finally:
+        engine.dispose()
+    prune(storage, load_section(RetentionSettings), keep_run=run_id, keep_datasets=kept)
+    return dataset
 
 
 def as_reserved(settings: TrainSettings, run: Run) -> TrainSettings:

@@ -49,6 +49,7 @@ def judge_version(storage: Storage, model_id: str, dataset: Dataset) -> dict[str
         "model_id": manifest.model_id,
         "dataset_id": dataset.name,
         "dataset_digest": dataset.digest,
+        "dataset_version": dataset.id,
         "accuracy": figures["accuracy"],
         "accuracy_kind": ACCURACY_KIND,
         "metrics": figures,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ingest.windows import Normaliser
-from training.data.snapshots import Dataset, split_points, split_windows
+from training.data.snapshots import Dataset, split_windows
 from training.evaluation.forecasts import forecast, mean_loss
 from training.models.forecaster import ForecasterConfig, ResidualForecaster, fit_autoregression, standardise
 from training.runs.checkpoint import TrainState
@@ -149,7 +149,7 @@ def plan_batches(
 def last_forecast(model: ResidualForecaster, dataset: Dataset, settings: TrainSettings) -> tuple[str, float, float]:
     """Return a series, the model's forecast of its newest reading, and that reading."""
     series = max(dataset.series, key=lambda one: len(one.values))
-    validation, _ = split_points(len(series.values), settings)
+    validation, _ = dataset.split_by(settings).points(series.key, series.ts)
     normaliser = Normaliser.of(series.values[:validation])
     window = torch.from_numpy(normaliser.apply(series.values[-settings.context - 1 :])).unsqueeze(0)
     context, target, scale = standardise(window)

@@ -1,13 +1,16 @@
-"""How many checkpoints and data set snapshots are kept.
+"""How many checkpoints and readings of data sets are kept.
 
-Model versions are never deleted here: they are small, and alerts name them for ever.
-Invariant: what the present run reads or writes stays, whatever the bounds are.
+Model versions, and the manifests and labels of data sets, are never deleted here: they are small, and
+alerts lead to them for ever. Invariant: what the present run reads or writes stays, and what people
+froze or brought, whatever the bounds are.
 """
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from training.data.snapshots import FOLDER as DATASETS
+from training.data.snapshots import READINGS
 from training.registry.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -23,7 +26,8 @@ class RetentionSettings:
     max_runs: int = 100
     """Runs whose checkpoints are kept; those of the longest ended leave first."""
     max_datasets: int = 100
-    """Data set snapshots kept; a version whose snapshot has left can be judged on other data only."""
+    """Data sets that runs froze by themselves and whose readings are kept; a model whose data set's readings have left
+    can be judged on other data only."""
 
     def __post_init__(self) -> None:
         for name in ("max_runs", "max_datasets"):
@@ -31,21 +35,22 @@ class RetentionSettings:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
-def prune(storage: Storage, settings: RetentionSettings, *, keep_run: str, keep_dataset: str) -> list[str]:
+def prune(storage: Storage, settings: RetentionSettings, *, keep_run: str, keep_datasets: Collection[str]) -> list[str]:
     """Delete what is beyond the bounds, and return it.
 
     Args:
         storage: the floor's storage.
         settings: the bounds.
         keep_run: the present run.
-        keep_dataset: digest of the present run's data set.
+        keep_datasets: digests of the readings that stay, those of the present run among them.
     """
     deleted = []
-    for folder, most, kept in (
-        (RUNS, settings.max_runs, keep_run),
-        (DATASETS, settings.max_datasets, f"{keep_dataset}.parquet"),
+    readings = {f"{digest}{READINGS}" for digest in keep_datasets}
+    for folder, suffix, most, kept in (
+        (RUNS, "", settings.max_runs, {keep_run}),
+        (DATASETS, READINGS, settings.max_datasets, readings),
     ):
-        names = [name for name in storage.by_age(folder) if name != kept]
+        names = [name for name in storage.by_age(folder) if name.endswith(suffix) and name not in kept]
         for name in names[: max(0, len(names) + 1 - most)]:
             try:
                 storage.delete(f"{folder}/{name}")

@@ -28,7 +28,8 @@ from cluster.runs import RunState
 from cluster.settings import Settings, load_section
 from cluster.store import open_engine
 from realtime.process_broadcaster import get_broadcaster
-from training.data.snapshots import Dataset, load_snapshot
+from training.data.snapshots import Dataset
+from training.data.versions import load as load_version
 from training.errors import SoftLimitReachedError
 from training.evaluation.forecasts import evaluate, mean_loss
 from training.models.forecaster import ResidualForecaster
@@ -59,7 +60,9 @@ class TrainTask:
     user_id: str
     task_name: str
     """Names the bar."""
-    dataset_digest: str
+    dataset_id: str
+    """Of the frozen version, see ``data.versions``."""
+    dataset_name: str
     storage_url: str
     settings: TrainSettings
     soft_deadline_s: float | None
@@ -110,7 +113,7 @@ def train_anomaly_detector(config: dict[str, Any]) -> dict[str, Any]:
 def _run(task: TrainTask, rank: int, world_size: int, device: torch.device, reporter: Reporter) -> dict[str, Any]:
     storage = Storage(task.storage_url)
     reporter.progress(bar.LOADING, "loading the data", is_milestone=True)
-    dataset = load_snapshot(task.dataset_digest, storage)
+    dataset = load_version(task.dataset_id, storage, task.dataset_name)
     reporter.progress(bar.SOLVING, "solving the autoregression", is_milestone=True)
     setup = set_up(dataset, task.settings, device, rank, world_size)
     _restore(setup.state, task.run_id)
@@ -198,6 +201,7 @@ def _complete(task: TrainTask, setup: Setup, dataset: Dataset, reporter: Reporte
             "version": manifest.version,
             "uri": uri,
             "dataset_digest": dataset.digest,
+            "dataset_version": dataset.id,
             "accuracy": figures["accuracy"],
             "holdout_loss": figures["loss"],
             "metrics": figures,

@@ -57,7 +57,7 @@ async def test_a_body_without_a_length_is_counted(api: ApiFloor) -> None:
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "501", "1000000000", "many"])
-@pytest.mark.parametrize("path", ["alerts", "runs", "dead-letters", "models"])
+@pytest.mark.parametrize("path", ["alerts", "runs", "dead-letters", "models", "datasets"])
 async def test_pages_are_bounded(api: ApiFloor, path: str, limit: str) -> None:
     """No list can be asked for more than 500 rows."""
     async with api.caller("admin") as caller:

@@ -120,6 +120,8 @@ CALLS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/api/v1/labels/release", {"session": "session-1"}),
     ("POST", "/api/v1/labels/skip", {"id": "no-such", "token": 1}),
     ("GET", "/api/v1/models", None),
+    ("GET", "/api/v1/datasets", None),
+    ("GET", "/api/v1/datasets/no-such", None),
     ("GET", "/api/v1/models/journal", None),
     ("GET", "/api/v1/models/anomaly_detector/no-such", None),
     ("GET", "/api/v1/models/of-alert/no-such", None),

@@ -20,7 +20,7 @@ def _fill(storage: Storage, root: Path) -> None:
 def test_the_oldest_leave_first(storage: Storage, tmp_path: Path) -> None:
     """The present run counts, whether or not it has written yet."""
     _fill(storage, tmp_path / "storage")
-    deleted = prune(storage, RetentionSettings(max_runs=2, max_datasets=3), keep_run="mine", keep_dataset="newest")
+    deleted = prune(storage, RetentionSettings(max_runs=2, max_datasets=3), keep_run="mine", keep_datasets={"newest"})
 
     assert deleted == ["runs/oldest", "runs/middle"]
     assert storage.by_age("runs") == ["newest"]
@@ -29,14 +29,14 @@ def test_the_oldest_leave_first(storage: Storage, tmp_path: Path) -> None:
 
 def test_what_the_present_run_uses_stays(storage: Storage, tmp_path: Path) -> None:
     _fill(storage, tmp_path / "storage")
-    prune(storage, RetentionSettings(max_runs=1, max_datasets=1), keep_run="oldest", keep_dataset="oldest")
+    prune(storage, RetentionSettings(max_runs=1, max_datasets=1), keep_run="oldest", keep_datasets={"oldest"})
 
     assert storage.by_age("runs") == ["oldest"]
     assert storage.by_age("datasets") == ["oldest.parquet"]
 
 
 def test_an_empty_storage_has_nothing_to_delete(storage: Storage) -> None:
-    assert prune(storage, RetentionSettings(), keep_run="mine", keep_dataset="mine") == []
+    assert prune(storage, RetentionSettings(), keep_run="mine", keep_datasets={"mine"}) == []
 
 
 def test_a_bound_below_one_is_refused() -> None:
