@@ -126,7 +126,7 @@ def test_a_token_of_each_kind_proves_who_it_is(provider: Provider, algorithm: st
         pytest.param({"tenant": ...}, id="no-tenant-is-not-floor-wide"),
         pytest.param({"tenant": ""}, id="empty-tenant"),
         pytest.param({"roles": "admin"}, id="roles-no-list"),
-        pytest.param({"nbf": time.time() + 600}, id="not-yet"),
+        pytest.param({"nbf": time.time() + 86_400}, id="not-yet"),
         pytest.param({"private": rsa.generate_private_key(public_exponent=65537, key_size=2048)}, id="another-key"),
     ],
 )
