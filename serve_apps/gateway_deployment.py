@@ -35,6 +35,7 @@ from serve_apps.floor_keys import parse_keys
 from serve_apps.gateway_settings import GatewaySettings
 from serve_apps.identity_provider import IdentityProviderSettings
 from serve_apps.provider_keys_http import ProviderKeys
+from serve_apps.replica_socket import listen_beside_tcp
 from serve_apps.replica_state import is_shutting_down
 from serve_apps.signin_redis import UsedLinks
 from training.labelling.label_client import LabelQueueClient
@@ -64,6 +65,7 @@ class Gateway:
         """Build the app in the replica; Serve calls this after the constructor."""
         configure_process("gateway")
         logging.getLogger("uvicorn.error").addFilter(DeniedUpgrades())
+        listen_beside_tcp()  # Serve starts the server once it has the app
         self._deps = await asyncio.to_thread(build_deps, self._settings)
         app = create_app(self._deps, self._gateway_settings)
         self._connections = connections = app.state.connections

@@ -15,10 +15,13 @@ from typing import Any
 
 from cluster.ports import LOOPBACK
 from serve_apps.floor_ports import FloorPorts
+from serve_apps.haproxy import BINARY_VARIABLE, PROGRAM
 
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 """Messages and model weights are small; the default takes 30 % of the machine's memory."""
 
+HAPROXY_FOLDER = "h"
+"""HAProxy's own, in the folder of sockets; short, because the path of a socket may have 107 characters."""
 HAPROXY_MAX_CONNECTIONS = 20_000
 HAPROXY_FILES_PER_CONNECTION = 2.5
 HAPROXY_OTHER_FILES = 100
@@ -75,10 +78,10 @@ def ray_head_env(ports: FloorPorts, folder: Path, max_files: int) -> dict[str, s
 
     Args:
         ports: the floor's.
-        folder: short private folder for HAProxy's sockets.
+        folder: short private folder for HAProxy's sockets; ``haproxy.write_program`` has been called for ``folder/h``.
         max_files: files that a process of the floor may open (``ulimit -Hn``).
     """
-    haproxy = folder / "h"
+    haproxy = folder / HAPROXY_FOLDER
     return {
         # The one switch that makes Ray's own servers listen on 127.0.0.1: it is meant for laptops
         # with macOS, where it avoids firewall questions, and works on Linux as well.
@@ -95,6 +98,8 @@ def ray_head_env(ports: FloorPorts, folder: Path, max_files: int) -> dict[str, s
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        # Who wants an HAProxy of their own gets it, and TCP to the replicas with it.
+        BINARY_VARIABLE: os.environ.get(BINARY_VARIABLE, str(haproxy / PROGRAM)),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.haproxy_stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.haproxy_metrics),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),

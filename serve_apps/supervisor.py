@@ -33,9 +33,10 @@ from serve_apps.floor_env import RUNTIME_ENV_VARIABLE, ServiceUrls, floor_env, s
 from serve_apps.floor_ports import FloorPorts
 from serve_apps.floor_state import FloorFolder, FloorPhase, FloorRecord, ServiceRecord, without_password
 from serve_apps.full_disk import FullDisk
+from serve_apps.haproxy import write_program
 from serve_apps.log_bounds import bound_logs
 from serve_apps.mqtt_log import refused_clients
-from serve_apps.ray_head import ray_head_argv, ray_head_env
+from serve_apps.ray_head import HAPROXY_FOLDER, ray_head_argv, ray_head_env
 from serve_apps.service_checks import check_set
 from serve_apps.supervised import Supervised
 
@@ -108,7 +109,8 @@ class Supervisor:
             raise FloorStartError("page", f"port {ports.http} of {self._settings.http_host} is taken")
         sockets = self.folder.socket_folder()
         forget_old_sessions(sockets / "r")
-        shutil.rmtree(sockets / "h", ignore_errors=True)
+        shutil.rmtree(sockets / HAPROXY_FOLDER, ignore_errors=True)
+        write_program(sockets / HAPROXY_FOLDER)
         services = self._embedded_services(ports)
         urls = self._urls(ports, services)
         floor_id = secrets.token_hex(16)

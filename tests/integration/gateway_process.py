@@ -18,9 +18,12 @@ END_TIMEOUT_S = 60
 class Gateway:
     """A started gateway, and what a test asks of it."""
 
-    def __init__(self, process: "subprocess.Popen[str]", mode: str, url: str, replica_ports: list[int]) -> None:
+    def __init__(
+        self, process: "subprocess.Popen[str]", mode: str, folder: Path, url: str, replica_ports: list[int]
+    ) -> None:
         self._process = process
         self.mode = mode
+        self.folder = folder
         self.url = url
         self.replica_ports = replica_ports
         """Behind HAProxy each replica listens on one of these."""
@@ -60,7 +63,7 @@ def running_gateway(mode: str, redis_url: str, env: Mapping[str, str]) -> Iterat
         try:
             first = process.stdout.readline()
             assert first, Path(folder, "log").read_text(encoding="utf-8")[-3000:]
-            yield Gateway(process, mode, **json.loads(first))
+            yield Gateway(process, mode, Path(folder), **json.loads(first))
         finally:
             process.stdin.close()
             process.stdout.close()

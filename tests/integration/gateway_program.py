@@ -19,14 +19,15 @@ from typing import Any
 from cluster.lanes import ray_resources
 from cluster.ports import PortBlock, free_port
 from serve_apps.floor_ports import FloorPorts
-from serve_apps.ray_head import ray_head_env
+from serve_apps.haproxy import write_program
+from serve_apps.ray_head import HAPROXY_FOLDER, ray_head_env
 
 
 def main(mode: str, folder: Path, redis_url: str) -> None:
     """Serve until stdin ends."""
     block = PortBlock.reserve()
     ports = FloorPorts.take(block, free_port())
-    (folder / "h").mkdir(mode=0o700, exist_ok=True)
+    write_program(folder / HAPROXY_FOLDER)
     if mode == "haproxy":
         os.environ.update(ray_head_env(ports, folder, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     else:

@@ -119,7 +119,7 @@ async def close_code(socket: ClientConnection, timeout_s: float = 15.0) -> tuple
 
 
 async def test_frames_are_written_past_the_server(gateway: Gateway, publisher: httpx.AsyncClient) -> None:
-    """Behind HAProxy each frame goes straight to its socket; a new Serve or uvicorn that hides it fails here.
+    """Behind HAProxy each frame goes straight to its Unix socket; a new Serve or uvicorn that hides it fails here.
 
     The first test of the module: others make frames wait on purpose.
     """
@@ -137,6 +137,9 @@ async def test_frames_are_written_past_the_server(gateway: Gateway, publisher: h
         await asyncio.sleep(0.5)
 
     assert sent >= 2
+    configs = [path.read_text() for path in gateway.folder.glob("h/*/haproxy.cfg.sockets")]
+    assert all(" unix@" in config for config in configs)
+    assert len(configs) == (gateway.mode == "haproxy")
     assert waited == (0 if gateway.mode == "haproxy" else sent)
 
 
