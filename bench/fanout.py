@@ -5,7 +5,8 @@ sustained (the highest offered rate of a falling ladder that holds with nothing 
 latency at 50 messages a second and at 80 % of the sustained rate, how many messages share a
 frame, and deliveries per CPU second of the floor with all its processes (HAProxy, Serve, hub,
 Valkey, Ray's own) and the worker. A line whose clients used up their core says so: there
-the clients were the limit.
+the clients were the limit. The last line of each number of clients has the floor's books
+(``docs/accounting.md``), whose ``imbalance`` is 0.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from typing import Any
 
 import uvloop
 
+from bench.books import settled_books
 from bench.floor import expect, floor, name_of, said
 from bench.raw_clients import RawClient, connect_all
 from bench.worker import GROUP, Worker
@@ -78,6 +80,8 @@ class Bench:
             held = await self._sustained(burst["deliveries_per_s"])
             rate = 0.8 * held / self._num_clients
             await self._case("at_80_percent", int(rate * HOLD_S), rate)
+            books = await asyncio.to_thread(settled_books, self._record["url"])
+            print(json.dumps({"bench": "fanout", "clients": self._num_clients, "case": "books", **books}), flush=True)
         finally:
             self._worker.end()
             for client in self._clients:

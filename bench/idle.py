@@ -1,7 +1,7 @@
 """Figures of many idle clients: what each costs one replica and the proxy, and how fast they come back.
 
 ``python -m bench.idle --json`` prints one line. Ten thousand sockets are opened through
-HAProxy, or as many as the limit of open files lets there be; memory is the proportional set
+HAProxy, or as many as the limit of open files lets there be, which root raises first; memory is the proportional set
 size (proc(5) ``smaps_rollup``) of the replica and of HAProxy before and after. Then a
 thousand of them are cut, messages are broadcast meanwhile, and all thousand come back at
 once: until each has answered that it recovered, with every message that it missed.
@@ -9,7 +9,9 @@ once: until each has answered that it recovered, with every message that it miss
 
 import argparse
 import asyncio
+import contextlib
 import json
+import math
 import os
 import re
 import resource
@@ -20,10 +22,11 @@ from typing import Any
 
 import uvloop
 
+from bench.books import settled_books
 from bench.floor import expect, floor, said, usage
 from bench.raw_clients import RawClient, connect_all
 from bench.worker import GROUP, Worker
-from serve_apps.ray_head import max_connections
+from serve_apps.ray_head import HAPROXY_FILES_PER_CONNECTION, HAPROXY_OTHER_FILES, max_connections
 
 CHANNEL = f"group:{GROUP}"
 NUM_MISSED = 20
@@ -38,7 +41,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=10_000, help="idle sockets")
     parser.add_argument("--returning", type=int, default=1_000, help="sockets that are cut and come back at once")
     arguments = parser.parse_args()
-    most = raise_file_limit()
+    most = raise_file_limit(files_for(arguments.clients))
     count = min(arguments.clients, max_connections(most), most - OWN_FILES)
     os.environ["WATCHFLOOR_GATEWAY_MAX_CONNECTIONS_PER_USER"] = str(count)  # all clients carry one token
     with tempfile.TemporaryDirectory(prefix="wf-bench-") as folder:
@@ -50,9 +53,17 @@ def main() -> None:
     print(json.dumps({"bench": "idle", **figures}))
 
 
-def raise_file_limit() -> int:
-    """Let this process and those it starts open as many files as it may; returns how many."""
+def files_for(clients: int) -> int:
+    """Return how many open files let HAProxy, which needs most of them, take so many clients."""
+    return math.ceil(clients * HAPROXY_FILES_PER_CONNECTION) + HAPROXY_OTHER_FILES
+
+
+def raise_file_limit(wanted: int) -> int:
+    """Let this process and those it starts open ``wanted`` files, or as many as it may; returns how many."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # only root may have more than its limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard, wanted), max(hard, wanted)))
+        return max(hard, wanted)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
@@ -79,6 +90,7 @@ async def measure(record: dict[str, Any], token: str, count: int, num_returning:
             "all_recovered_s": round(back_s, 2),
             "missed_and_recovered": NUM_MISSED * num_returning,
             "others_cut": sum(client.is_lost for client in clients[num_returning:]),
+            "books": await asyncio.to_thread(settled_books, record["url"]),
         }
     finally:
         worker.end()

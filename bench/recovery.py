@@ -12,6 +12,8 @@ one line for each. *Confirmed* is what the hub acknowledged to the publisher. Th
 - ``lost``: confirmed publications that a socket never got; ``doubled``, ``unordered``: given
   to a socket twice, or in another order; ``reused``: offsets of one epoch that carried two
   different publications.
+
+The last line has the floor's books: their ``imbalance`` is what killed processes held (``docs/accounting.md``).
 """
 
 import argparse
@@ -31,6 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.books import settled_books
 from bench.floor import floor, said
 from bench.subscriber import Subscriber
 from cluster.process import find_marked
@@ -99,6 +102,7 @@ def main() -> None:
         for part in (arguments.part or list(PARTS)) * arguments.times:
             figures = asyncio.run(kill_under_load(record, part, arguments.sockets, arguments.per_s))
             print(json.dumps({"bench": "recovery", "killed": part, **figures}), flush=True)
+        print(json.dumps({"bench": "recovery", "books": settled_books(record["url"])}), flush=True)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ a known key or batch place is not published again; memory is bounded whatever is
 
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from cluster.clock import Clock
 from realtime.books import Book, Label, label_of
@@ -163,8 +163,8 @@ class Hub:
         """Publications that a lagging reader may still get."""
         return len(self._log)
 
-    def since(self, cursor: Cursor | None, until: int) -> PollReply:
-        """Return what any channel got after ``cursor``, up to the sequence number ``until``.
+    def since(self, cursor: Cursor | None, until: int, wanted: Container[str] | None = None) -> PollReply:
+        """Return what the ``wanted`` channels, or all, got after ``cursor``, up to the sequence number ``until``.
 
         Without a cursor, or with one that cannot be followed: nothing, and the cursor to
         go on with; in the second case the reply says that there is a gap.
@@ -174,7 +174,7 @@ class Hub:
         if not self._log.can_follow(cursor):
             return PollReply(self._log.cursor(until), (), gap=True)
         reading = self._log.read(
-            cursor.seq, until, self._settings.reply_max_publications, self._settings.reply_max_bytes
+            cursor.seq, until, self._settings.reply_max_publications, self._settings.reply_max_bytes, wanted
         )
         return PollReply(self._log.cursor(reading.seq), reading.publications, gap=False, coalesced=reading.coalesced)
 

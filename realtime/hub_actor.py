@@ -66,21 +66,29 @@ class HubActor:
         service = await self._serving()
         return wire.write_positions(await service.publish(wire.read_drafts(drafts), batch))
 
-    async def poll(self, cursor: wire.WirePosition | None, timeout_s: float) -> wire.WirePoll:
+    async def poll(
+        self, cursor: wire.WirePosition | None, timeout_s: float, wish: wire.WireWish | None = None
+    ) -> wire.WirePoll:
         """See ``HubService.poll``."""
         service = await self._serving()
-        return wire.write_poll(await service.poll(None if cursor is None else Cursor(*cursor), timeout_s))
+        place = None if cursor is None else Cursor(*cursor)
+        return wire.write_poll(await service.poll(place, timeout_s, wire.read_wish(wish)))
 
-    async def history(self, channel: str, since: wire.WirePosition | None, limit: int) -> wire.WireHistory:
+    async def history(
+        self, channel: str, since: wire.WirePosition | None, limit: int, asker: wire.WireAsker | None = None
+    ) -> wire.WireHistory:
         """See ``HubService.history``."""
         service = await self._serving()
         position = None if since is None else StreamPosition(*since)
-        return wire.write_history(service.history(channel, position, limit))
+        return wire.write_history(service.history(channel, position, limit, wire.read_asker(asker)))
 
-    async def positions(self, channels: Sequence[str]) -> dict[str, wire.WirePosition]:
+    async def positions(
+        self, channels: Sequence[str], asker: wire.WireAsker | None = None
+    ) -> dict[str, wire.WirePosition]:
         """See ``HubService.positions``."""
         service = await self._serving()
-        return {channel: wire.write_position(found) for channel, found in service.positions(channels).items()}
+        found = service.positions(channels, wire.read_asker(asker))
+        return {channel: wire.write_position(position) for channel, position in found.items()}
 
     async def remove_history(self, channel: str) -> wire.WirePosition:
         """See ``HubService.remove_history``."""

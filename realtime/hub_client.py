@@ -27,6 +27,7 @@ from realtime.backoff import Backoff
 from realtime.errors import HubNotFoundError, HubRefusedError, HubUnavailableError
 from realtime.hub_connection_socket import BlockingConnection
 from realtime.hub_pool import Found, HubPool
+from realtime.interest import Asker, Wish
 from realtime.presence import GatewayFigures, PresenceReply, Report
 from realtime.publication import Draft, StreamPosition
 from realtime.replies import Cursor, HistoryReply, HubStats, PollReply
@@ -134,7 +135,11 @@ class HubClient:
             raise HubUnavailableError("open_pipe", timeout_s, type(error).__name__) from error
 
     async def poll(
-        self, cursor: Cursor | None, timeout_s: float = 25.0, hear: Callable[[PollReply], None] | None = None
+        self,
+        cursor: Cursor | None,
+        timeout_s: float = 25.0,
+        hear: Callable[[PollReply], None] | None = None,
+        wish: Wish | None = None,
     ) -> PollReply:
         """Return what any channel got since ``cursor``; waits up to ``timeout_s`` for news.
 
@@ -146,6 +151,7 @@ class HubClient:
             timeout_s: longest wait for news.
             hear: called with the reply as soon as it is read, some turns of the loop before this returns;
                 twice if the first answer came too late to be returned.
+            wish: of a gateway, which channels it follows; None: all.
 
         Raises:
             HubUnavailableError: the hub did not answer; poll again with the same cursor.
@@ -159,28 +165,31 @@ class HubClient:
             if hear is not None:
                 hear(heard[0])
 
-        await self._ask("poll", patience_s, patience_s, place, timeout_s, hear=read)
+        await self._ask("poll", patience_s, patience_s, place, timeout_s, wire.write_wish(wish), hear=read)
         return heard[0]
 
-    async def history(self, channel: str, since: StreamPosition | None, limit: int = 300) -> HistoryReply:
+    async def history(
+        self, channel: str, since: StreamPosition | None, limit: int = 300, asker: Asker | None = None
+    ) -> HistoryReply:
         """Return the publications of ``channel`` after ``since`` and the top of its stream.
 
         Without ``since``: the newest ``limit`` of them, not recovered. With it: all of
         them, or none and not recovered if some are gone or there are more than ``limit``.
+        From here on the polls of ``asker`` bring what the channel gets.
 
         Raises:
             HubUnavailableError: the hub did not answer.
         """
-        place = None if since is None else wire.write_position(since)
-        return wire.read_history(await self._ask("history", 5.0, ATTEMPT_TIMEOUT_S, channel, place, limit))
+        place, who = None if since is None else wire.write_position(since), wire.write_asker(asker)
+        return wire.read_history(await self._ask("history", 5.0, ATTEMPT_TIMEOUT_S, channel, place, limit, who))
 
-    async def positions(self, channels: Sequence[str]) -> dict[str, StreamPosition]:
-        """Return the top of each channel's stream.
+    async def positions(self, channels: Sequence[str], asker: Asker | None = None) -> dict[str, StreamPosition]:
+        """Return the top of each channel's stream; from here on the polls of ``asker`` bring what they get.
 
         Raises:
             HubUnavailableError: the hub did not answer.
         """
-        found = await self._ask("positions", 5.0, ATTEMPT_TIMEOUT_S, list(channels))
+        found = await self._ask("positions", 5.0, ATTEMPT_TIMEOUT_S, list(channels), wire.write_asker(asker))
         return {channel: wire.read_position(position) for channel, position in found.items()}
 
     async def remove_history(self, channel: str) -> StreamPosition:

@@ -14,6 +14,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -30,6 +31,7 @@ from realtime.errors import (
     UnreadablePayloadError,
 )
 from realtime.hub import Hub
+from realtime.interest import Asker, Interests, Wish
 from realtime.journal import Journal, JournalRecord, JournalState, Stored
 from realtime.presence import Changes, GatewayFigures, Presence, PresenceReply, Report
 from realtime.publication import Draft, StreamPosition
@@ -70,6 +72,7 @@ class HubService:
         self._started_at_s = self._clock.time_s()
         self._hub = Hub(settings, self._clock)
         self._presence = Presence(settings)
+        self._interests = Interests(settings.presence_ttl_s, settings.presence_gateways, settings.max_channels)
         self._health = JournalHealth.NONE if journal is None else JournalHealth.AWAY
         self._shown = self._hub.top
         self._news = asyncio.Event()  # something waits for the writer
@@ -118,49 +121,80 @@ class HubService:
         else:
             answer(positions)
 
-    async def poll(self, cursor: Cursor | None, timeout_s: float) -> PollReply:
-        """Return what came after ``cursor``, waiting for it up to ``timeout_s``."""
+    async def poll(self, cursor: Cursor | None, timeout_s: float, wish: Wish | None = None) -> PollReply:
+        """Return what came after ``cursor``, of the channels of ``wish``, waiting for it up to ``timeout_s``."""
         news: asyncio.Future[PollReply] = asyncio.get_running_loop().create_future()
-        give_up = self.poll_then(cursor, timeout_s, partial(_resolve, news))
+        give_up = self.poll_then(cursor, timeout_s, partial(_resolve, news), wish)
         try:
             return await news
         finally:
             give_up()
 
     def poll_then(
-        self, cursor: Cursor | None, timeout_s: float, answer: Callable[[PollReply], None]
+        self,
+        cursor: Cursor | None,
+        timeout_s: float,
+        answer: Callable[[PollReply], None],
+        wish: Wish | None = None,
     ) -> Callable[[], None]:
         """``poll`` for callers that are no coroutine; returns what makes it forget ``answer``."""
-        reply = self._hub.since(cursor, self._shown)
-        if cursor is None or reply.publications or reply.gap:
+        if wish is not None:
+            self._interests.hear(wish, self._clock.monotonic_s())
+        gateway = None if wish is None else wish.gateway
+        reply = self._since(cursor, gateway)
+        if cursor is None or reply.publications or reply.gap or reply.wants_all:
             answer(reply)
             return _nothing
         # A random part less, so that readers that began together do not poll together.
         wait_s = min(timeout_s, self._settings.poll_timeout_s) * random.uniform(0.8, 1.0)  # noqa: S311
-        reader = _Reader(reply.cursor, answer)
+        reader = _Reader(reply.cursor, answer, gateway)
         self._readers[reader] = asyncio.get_running_loop().call_later(wait_s, self._serve, reader)
         return partial(self._forget_reader, reader)
 
+    def _since(self, cursor: Cursor | None, gateway: str | None) -> PollReply:
+        if gateway is None:
+            return self._hub.since(cursor, self._shown)
+        reply = self._hub.since(cursor, self._shown, self._interests.wanted(gateway))
+        wants_all = self._interests.wants_all(gateway)
+        return replace(reply, wants_all=wants_all) if wants_all else reply
+
     def _serve(self, reader: "_Reader") -> None:
         self._forget_reader(reader)
-        reader.answer(self._hub.since(reader.cursor, self._shown))
+        reader.answer(self._since(reader.cursor, reader.gateway))
+
+    def _serve_news(self, reader: "_Reader") -> None:
+        """Answer a reader if there is something for it; else it waits on, past what is for others."""
+        reply = self._since(reader.cursor, reader.gateway)
+        if reply.publications or reply.gap:
+            self._forget_reader(reader)
+            reader.answer(reply)
+        else:
+            reader.cursor = reply.cursor
 
     def _forget_reader(self, reader: "_Reader") -> None:
         timer = self._readers.pop(reader, None)
         if timer is not None:
             timer.cancel()
 
-    def history(self, channel: str, since: StreamPosition | None, limit: int) -> HistoryReply:
-        """See ``Hub.history``."""
+    def history(
+        self, channel: str, since: StreamPosition | None, limit: int, asker: Asker | None = None
+    ) -> HistoryReply:
+        """See ``Hub.history``; from here on ``asker`` gets what the channel gets."""
+        self._will_follow(asker, (channel,))
         reply = self._hub.history(channel, since, limit)
         self._news.set()  # a channel that came into being has a mark to journal
         return reply
 
-    def positions(self, channels: Sequence[str]) -> dict[str, StreamPosition]:
-        """See ``Hub.positions``."""
+    def positions(self, channels: Sequence[str], asker: Asker | None = None) -> dict[str, StreamPosition]:
+        """See ``Hub.positions``; from here on ``asker`` gets what the channels get."""
+        self._will_follow(asker, channels)
         found = self._hub.positions(channels)
         self._news.set()
         return found
+
+    def _will_follow(self, asker: Asker | None, channels: Sequence[str]) -> None:
+        if asker is not None:
+            self._interests.follow(asker, channels, self._clock.monotonic_s())
 
     def remove_history(self, channel: str) -> StreamPosition:
         """See ``Hub.remove_history``."""
@@ -332,7 +366,7 @@ class HubService:
         if seq > self._shown:
             self._shown = seq
             for reader in list(self._readers):
-                self._serve(reader)
+                self._serve_news(reader)
 
     # -- the journal comes and goes ----------------------------------------------------
 
@@ -429,6 +463,7 @@ class HubService:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             self._hub.sweep()
             self._announce(self._presence.expire(self._clock.monotonic_s()))
+            self._interests.expire(self._clock.monotonic_s())
             self._news.set()
 
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
@@ -447,11 +482,12 @@ class HubService:
 class _Reader:
     """A poll that waits."""
 
-    __slots__ = ("answer", "cursor")
+    __slots__ = ("answer", "cursor", "gateway")
 
-    def __init__(self, cursor: Cursor, answer: Callable[[PollReply], None]) -> None:
+    def __init__(self, cursor: Cursor, answer: Callable[[PollReply], None], gateway: str | None) -> None:
         self.cursor = cursor
         self.answer = answer
+        self.gateway = gateway
 
 
 def _nothing() -> None:

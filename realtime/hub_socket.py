@@ -228,7 +228,9 @@ class _Peer(asyncio.Protocol):
     def _on_published(self, number: int, positions: list[StreamPosition]) -> None:
         self._answer(number, wire.write_positions(positions))
 
-    def _poll(self, number: int, place: tuple[str, int] | None, timeout_s: float) -> None:
+    def _poll(
+        self, number: int, place: tuple[str, int] | None, timeout_s: float, wish: wire.WireWish | None = None
+    ) -> None:
         key = object()
         is_answered = False
 
@@ -240,16 +242,25 @@ class _Peer(asyncio.Protocol):
 
         if not timeout_s >= 0.0:  # nor NaN, which would put the loop's timers out of order
             raise ValueError("the time of a poll is not negative")
-        give_up = self._hub.service.poll_then(None if place is None else Cursor(*place), timeout_s, answer)
+        cursor = None if place is None else Cursor(*place)
+        give_up = self._hub.service.poll_then(cursor, timeout_s, answer, wire.read_wish(wish))
         if not is_answered:
             self._polls[key] = give_up
 
-    def _history(self, number: int, channel: str, since: tuple[str, int] | None, limit: int) -> None:
+    def _history(
+        self,
+        number: int,
+        channel: str,
+        since: tuple[str, int] | None,
+        limit: int,
+        asker: wire.WireAsker | None = None,
+    ) -> None:
         position = None if since is None else StreamPosition(*since)
-        self._answer(number, wire.write_history(self._hub.service.history(channel, position, int(limit))))
+        reply = self._hub.service.history(channel, position, int(limit), wire.read_asker(asker))
+        self._answer(number, wire.write_history(reply))
 
-    def _positions(self, number: int, channels: tuple[str, ...]) -> None:
-        found = self._hub.service.positions(channels)
+    def _positions(self, number: int, channels: tuple[str, ...], asker: wire.WireAsker | None = None) -> None:
+        found = self._hub.service.positions(channels, wire.read_asker(asker))
         self._answer(number, {channel: wire.write_position(position) for channel, position in found.items()})
 
     # -- what goes out -----------------------------------------------------------------

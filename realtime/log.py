@@ -7,7 +7,7 @@ left the ring, or may have been lost with an earlier process.
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 from realtime.books import Label, label_of
@@ -108,15 +108,27 @@ class Log:
             self.coalesced[label] += 1
             self.held[label] -= 1
 
-    def read(self, after: int, until: int, max_count: int, max_bytes: int) -> Reading:
-        """Return publications after ``after`` up to ``until``; at least one if there is one."""
+    def read(
+        self, after: int, until: int, max_count: int, max_bytes: int, wanted: Container[str] | None = None
+    ) -> Reading:
+        """Return publications after ``after`` up to ``until``; at least one if there is one.
+
+        Args:
+            after: sequence number up to which the reader has everything.
+            until: sequence number up to which it may have.
+            max_count: publications at most.
+            max_bytes: bytes of payload at most, but for a single publication.
+            wanted: the only channels that it follows; None: all.
+        """
         publications: list[Publication] = []
         seq, coalesced, num_bytes = after, 0, 0
         for place in range(self._place_after(after), self._tail):
             entry = self._slot(place)
             if entry.seq > until or len(publications) >= max_count:
                 return Reading(tuple(publications), seq, coalesced)
-            if entry.is_superseded:
+            if wanted is not None and entry.publication.channel not in wanted:
+                pass  # for others
+            elif entry.is_superseded:
                 coalesced += 1
             else:
                 num_bytes += len(entry.publication.data)

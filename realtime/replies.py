@@ -29,6 +29,8 @@ class PollReply:
     """True: publications were missed; each channel must be resynchronised by ``history``."""
     coalesced: int = 0
     """Publications that this reader was spared because a newer one took their place."""
+    wants_all: str = ""
+    """Lease under which this gateway's next poll shall say all that it follows: until then it is sent everything."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ keeps its code). Invariant:
 
 from collections.abc import Sequence
 
+from realtime.interest import Asker, Wish
 from realtime.presence import GatewayFigures, Member, PresenceReply, Report
 from realtime.publication import PRIORITIES, Draft, Publication, StreamPosition
 from realtime.replies import Cursor, HistoryReply, PollReply
@@ -15,7 +16,9 @@ from realtime.replies import Cursor, HistoryReply, PollReply
 WireDraft = tuple[str, bytes, str, str | None, str | None, bytes]
 WirePublication = tuple[str, int, bytes, str, int, str, bytes, str | None]
 WirePosition = tuple[str, int]
-WirePoll = tuple[WirePosition, list[WirePublication], bool, int]
+WirePoll = tuple[WirePosition, list[WirePublication], bool, int, str]
+WireAsker = tuple[str, int]
+WireWish = tuple[str, int, Sequence[str], Sequence[str] | None, str]
 WireHistory = tuple[list[WirePublication], WirePosition, bool]
 WireMember = tuple[str, str, str, bool]
 WireFigures = tuple[str, int, int, int, int]
@@ -64,12 +67,31 @@ def write_positions(positions: Sequence[StreamPosition]) -> list[WirePosition]:
 
 def write_poll(reply: PollReply) -> WirePoll:
     cursor = reply.cursor.hub_epoch, reply.cursor.seq
-    return cursor, _write_publications(reply.publications), reply.gap, reply.coalesced
+    return cursor, _write_publications(reply.publications), reply.gap, reply.coalesced, reply.wants_all
 
 
 def read_poll(wire: WirePoll) -> PollReply:
-    cursor, publications, gap, coalesced = wire
-    return PollReply(Cursor(*cursor), _read_publications(publications), gap, coalesced)
+    cursor, publications, gap, coalesced, wants_all = wire
+    return PollReply(Cursor(*cursor), _read_publications(publications), gap, coalesced, wants_all)
+
+
+def write_asker(asker: Asker | None) -> WireAsker | None:
+    return None if asker is None else (asker.gateway, asker.number)
+
+
+def read_asker(wire: WireAsker | None) -> Asker | None:
+    return None if wire is None else Asker(*wire)
+
+
+def write_wish(wish: Wish | None) -> WireWish | None:
+    return None if wish is None else (wish.gateway, wish.number, wish.leaves, wish.follows, wish.lease)
+
+
+def read_wish(wire: WireWish | None) -> Wish | None:
+    if wire is None:
+        return None
+    gateway, number, leaves, follows, lease = wire
+    return Wish(gateway, number, tuple(leaves), None if follows is None else tuple(follows), lease)
 
 
 def write_history(reply: HistoryReply) -> WireHistory:

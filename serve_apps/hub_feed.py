@@ -5,8 +5,8 @@ connections. Invariant: a follower that attached at a position is marked for eve
 its channel got after it, or told that it lost some -- never silently left behind.
 
 Why nothing falls between a history and the live feed: the ring is made *before* the hub
-is asked, so what the hub publishes after its answer is in the ring, and what is in both
-has the same offset.
+is asked, and the question itself makes the hub send what the channel gets from then on. So
+what it publishes after its answer is in the ring, and what is in both has the same offset.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import logging
 import random
+import secrets
 import time
 from collections.abc import Iterable, Mapping
 from typing import Protocol
@@ -21,6 +22,7 @@ from typing import Protocol
 from realtime.channels import GATEWAY_ALL, ChannelKind, kind_of
 from realtime.errors import RealtimeError
 from realtime.hub_client import HubClient
+from realtime.interest import Asker, Wish
 from realtime.publication import Publication, StreamPosition
 from realtime.replies import Cursor, PollReply
 from serve_apps.effects import Attachment
@@ -73,6 +75,11 @@ class HubFeed:
         self._failing_since_s: float | None = None
         self._woken: dict[Follower, None] = {}  # followers that are marked and not flushed yet, in order
         self._behind: set[Ring] = set()  # rings that have to read their channel again
+        # What the hub is told of the channels that are followed here (``realtime.interest``).
+        self._name = secrets.token_hex(8)
+        self._numbers = itertools.count(1)
+        self._left: set[str] = set()
+        self._wants_all = ""
         self._spent_s = 0.0  # CPU time of the present reply's delivery
         self.coalesced_total = 0
         """Publications the hub left out because a newer one took their place."""
@@ -205,6 +212,7 @@ class HubFeed:
     def _pin(self, channel: str) -> Ring:
         ring = self._rings.get(channel)
         if ring is None:
+            self._left.discard(channel)
             kind = kind_of(channel)
             # What the replicas tell each other is owed to no client.
             ledger = None if kind is ChannelKind.GATEWAY else self.ledger
@@ -215,12 +223,21 @@ class HubFeed:
     def _forget_if_idle(self, ring: Ring) -> None:
         if ring.is_idle and self._rings.get(ring.channel) is ring:
             del self._rings[ring.channel]
+            self._left.add(ring.channel)
+
+    def _asker(self) -> Asker:
+        return Asker(self._name, next(self._numbers))
+
+    def _wish(self) -> Wish:
+        leaves, self._left = tuple(self._left), set()
+        follows = tuple(self._rings) if self._wants_all else None
+        return Wish(self._name, next(self._numbers), leaves, follows, self._wants_all)
 
     async def _join(self, rings: Mapping[str, Ring]) -> list[Attachment]:
         """Attach to channels from now on: from where the hub is, as this replica may lag behind it."""
         if not rings:
             return []
-        positions = await self._hub.positions(list(rings))
+        positions = await self._hub.positions(list(rings), self._asker())
         joined = []
         for channel, ring in rings.items():
             position = await self._aligned(ring, positions[channel])
@@ -232,13 +249,14 @@ class HubFeed:
         """Attach to a channel from a client's position, with what it missed; from now on if that is lost."""
         channel = ring.channel
         if not since.epoch:  # a client that never learnt the epoch is taken at its word
-            since = StreamPosition((await self._hub.positions([channel]))[channel].epoch, since.offset)
+            positions = await self._hub.positions([channel], self._asker())
+            since = StreamPosition(positions[channel].epoch, since.offset)
         if ring.covers(since) and ring.position is not None:
             return self._attachment(channel, ring.position, ring.after(since.offset), recovered=True)
         publications: tuple[Publication, ...] = ()
         asked, recovered = since, True
         for _ in range(ATTACH_TRIES):
-            reply = await self._hub.history(channel, asked, self._settings.recovery_limit)
+            reply = await self._hub.history(channel, asked, self._settings.recovery_limit, self._asker())
             position = await self._aligned(ring, reply.position)
             if position != reply.position:
                 return Attachment(channel, position)
@@ -269,9 +287,11 @@ class HubFeed:
     async def _poll_forever(self) -> None:
         pause_s = 0.05
         while True:
+            wish = self._wish()
             try:
-                reply = await self._hub.poll(self._cursor, self._settings.poll_timeout_s, self._hear)
+                reply = await self._hub.poll(self._cursor, self._settings.poll_timeout_s, self._hear, wish)
             except (RealtimeError, OSError) as error:
+                self._left.update(channel for channel in wish.leaves if channel not in self._rings)
                 if self._failing_since_s is None:
                     logger.warning("the hub does not answer, %d channels wait: %s", len(self._rings), error)
                     self._failing_since_s = time.monotonic()
@@ -310,6 +330,7 @@ class HubFeed:
         """Do what ``_hear`` had no time for, and rest."""
         is_first = self._cursor is None
         self._cursor = reply.cursor
+        self._wants_all = reply.wants_all
         self.coalesced_total += reply.coalesced
         if reply.gap and not is_first:
             self._behind.update(self._rings.values())
@@ -366,7 +387,7 @@ class HubFeed:
         self.resyncs_total += 1
         try:
             async with self._resync_slots, asyncio.timeout(self._settings.hub_timeout_s):
-                reply = await self._hub.history(ring.channel, position, self._settings.recovery_limit)
+                reply = await self._hub.history(ring.channel, position, self._settings.recovery_limit, self._asker())
         except (RealtimeError, TimeoutError) as error:
             logger.warning("a channel of kind %s could not be resynchronised: %s", ring.kind, error)
             self._lose(ring, None)

@@ -7,6 +7,7 @@ that what is tested against it is the gateway and not a second idea of a hub.
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cluster.clock import Clock, SystemClock
@@ -14,6 +15,7 @@ from realtime import notices
 from realtime.channels import GATEWAY_ALL
 from realtime.errors import HubUnavailableError
 from realtime.hub import Hub
+from realtime.interest import Asker, Interests, Wish
 from realtime.presence import GatewayFigures, Presence, PresenceReply, Report
 from realtime.publication import Draft, Priority, StreamPosition
 from realtime.replies import Cursor, HistoryReply, PollReply
@@ -31,6 +33,7 @@ class LocalHub:
         self._news = asyncio.Event()
         self.core = Hub(self._settings, self._clock)
         self.members = Presence(self._settings)
+        self.interests = Interests(60.0, 10, 1_000)
         self.is_away = False
         self.before_answer: Callable[[str], Any] | None = None
         """Awaited between reading and answering, with the operation's name: makes replies late."""
@@ -39,6 +42,7 @@ class LocalHub:
         """Lose everything, as a hub without a journal does."""
         self.core = Hub(self._settings, self._clock)
         self.members = Presence(self._settings)
+        self.interests = Interests(60.0, 10, 1_000)
         self._wake()
 
     async def publish(self, drafts: Sequence[Draft], timeout_s: float = 5.0) -> list[StreamPosition]:
@@ -48,31 +52,51 @@ class LocalHub:
         return positions
 
     async def poll(
-        self, cursor: Cursor | None, timeout_s: float = 25.0, hear: Callable[[PollReply], None] | None = None
+        self,
+        cursor: Cursor | None,
+        timeout_s: float = 25.0,
+        hear: Callable[[PollReply], None] | None = None,
+        wish: Wish | None = None,
     ) -> PollReply:
-        reply = await self._poll(cursor, timeout_s)
+        reply = await self._poll(cursor, timeout_s, wish)
         if hear is not None:
             hear(reply)
         return reply
 
-    async def _poll(self, cursor: Cursor | None, timeout_s: float) -> PollReply:
+    async def _poll(self, cursor: Cursor | None, timeout_s: float, wish: Wish | None) -> PollReply:
         self._check("poll", timeout_s)
-        reply = self.core.since(cursor, self.core.top)
-        while cursor is not None and not reply.publications and not reply.gap:
+        if wish is not None:
+            self.interests.hear(wish, self._clock.monotonic_s())
+        reply = self._since(cursor, wish)
+        while cursor is not None and not (reply.publications or reply.gap or reply.wants_all):
             try:
                 await asyncio.wait_for(self._news.wait(), timeout_s)
             except TimeoutError:
                 return reply
             self._check("poll", timeout_s)
-            reply = self.core.since(cursor, self.core.top)
+            reply = self._since(cursor, wish)
         return await self._answer("poll", reply)
 
-    async def history(self, channel: str, since: StreamPosition | None, limit: int = 300) -> HistoryReply:
+    def _since(self, cursor: Cursor | None, wish: Wish | None) -> PollReply:
+        if wish is None:
+            return self.core.since(cursor, self.core.top)
+        reply = self.core.since(cursor, self.core.top, self.interests.wanted(wish.gateway))
+        return replace(reply, wants_all=self.interests.wants_all(wish.gateway))
+
+    async def history(
+        self, channel: str, since: StreamPosition | None, limit: int = 300, asker: Asker | None = None
+    ) -> HistoryReply:
         self._check("history", 5.0)
+        self._will_follow(asker, [channel])
         return await self._answer("history", self.core.history(channel, since, limit))
 
-    async def positions(self, channels: Sequence[str]) -> dict[str, StreamPosition]:
+    def _will_follow(self, asker: Asker | None, channels: Sequence[str]) -> None:
+        if asker is not None:
+            self.interests.follow(asker, channels, self._clock.monotonic_s())
+
+    async def positions(self, channels: Sequence[str], asker: Asker | None = None) -> dict[str, StreamPosition]:
         self._check("positions", 5.0)
+        self._will_follow(asker, channels)
         positions: dict[str, StreamPosition] = await self._answer("positions", self.core.positions(channels))
         return positions
 

@@ -102,8 +102,11 @@ class HubHandle:
     async def _publish(self, batch: str, drafts: list[wire.WireDraft]) -> list[wire.WirePosition]:
         return wire.write_positions(await self._service.publish(wire.read_drafts(drafts), batch))
 
-    async def _poll(self, cursor: wire.WirePosition | None, timeout_s: float) -> wire.WirePoll:
-        return wire.write_poll(await self._service.poll(None if cursor is None else Cursor(*cursor), timeout_s))
+    async def _poll(
+        self, cursor: wire.WirePosition | None, timeout_s: float, wish: wire.WireWish | None = None
+    ) -> wire.WirePoll:
+        place = None if cursor is None else Cursor(*cursor)
+        return wire.write_poll(await self._service.poll(place, timeout_s, wire.read_wish(wish)))
 
 
 class _Method:

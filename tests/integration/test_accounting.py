@@ -10,6 +10,7 @@ from realtime.behind_marker import BehindMarker
 from realtime.books import Book, added
 from realtime.broadcaster import Broadcaster
 from realtime.hub_service import HubService
+from realtime.interest import Asker, Wish
 from realtime.journal_memory import MemoryJournal
 from realtime.presence import Report
 from realtime.publication import Draft, StreamPosition
@@ -34,18 +35,24 @@ class ServiceHub:
         self._service = service
 
     async def poll(
-        self, cursor: Cursor | None, timeout_s: float = 25.0, hear: Callable[[PollReply], None] | None = None
+        self,
+        cursor: Cursor | None,
+        timeout_s: float = 25.0,
+        hear: Callable[[PollReply], None] | None = None,
+        wish: Wish | None = None,
     ) -> PollReply:
-        reply = await self._service.poll(cursor, timeout_s)
+        reply = await self._service.poll(cursor, timeout_s, wish)
         if hear is not None:
             hear(reply)
         return reply
 
-    async def history(self, channel: str, since: StreamPosition | None, limit: int = 300) -> HistoryReply:
-        return self._service.history(channel, since, limit)
+    async def history(
+        self, channel: str, since: StreamPosition | None, limit: int = 300, asker: Asker | None = None
+    ) -> HistoryReply:
+        return self._service.history(channel, since, limit, asker)
 
-    async def positions(self, channels: Sequence[str]) -> dict[str, StreamPosition]:
-        return self._service.positions(channels)
+    async def positions(self, channels: Sequence[str], asker: Asker | None = None) -> dict[str, StreamPosition]:
+        return self._service.positions(channels, asker)
 
     async def report(self, report: Report) -> bool:
         return self._service.report(report)

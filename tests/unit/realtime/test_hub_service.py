@@ -12,6 +12,7 @@ from realtime import notices
 from realtime.behind_marker import BehindMarker
 from realtime.channels import GATEWAY_ALL
 from realtime.hub_service import RECORDS_UNDER_WAY, HubService
+from realtime.interest import Asker, Wish
 from realtime.journal_memory import MemoryStore
 from realtime.presence import Changes, GatewayFigures, Member, Report
 from realtime.publication import Draft
@@ -51,6 +52,30 @@ async def test_a_parked_poll_wakes_on_publish(tmp_path: Path) -> None:
         reply = await asyncio.wait_for(poll, 1)
 
     assert [publication.data for publication in reply.publications] == [b"a"]
+
+
+async def test_a_gateways_poll_waits_for_its_own_channels(tmp_path: Path) -> None:
+    """Once it has said which those are; what is for others neither comes nor wakes it."""
+    async with running(None, tmp_path) as service:
+        first = await service.poll(None, 1, Wish("g", 1))
+        service.positions(["user:1"], Asker("g", 2))
+        asked = await service.poll(first.cursor, 30, Wish("g", 3))  # ends at once: it is to say all
+        assert asked.wants_all == first.wants_all
+        wish = Wish("g", 4, follows=("user:1",), lease=asked.wants_all)
+        poll = asyncio.create_task(service.poll(asked.cursor, 30, wish))
+        await asyncio.sleep(0)
+        await service.publish([draft("for others")])
+        await asyncio.sleep(0.01)
+        assert not poll.done()
+        await service.publish([Draft("user:1", b"a"), draft("for others"), Draft("user:1", b"b")])
+        reply = await asyncio.wait_for(poll, 1)
+        service.history("noc:all", None, 10, Asker("g", 5))
+        await service.publish([draft("now its own")])
+        then = await service.poll(reply.cursor, 30, Wish("g", 6))
+
+    assert [publication.data for publication in reply.publications] == [b"a", b"b"]
+    assert [publication.data for publication in then.publications] == [b"now its own"]
+    assert (reply.wants_all, reply.gap, then.gap) == ("", False, False)
 
 
 async def test_a_poll_without_news_ends(tmp_path: Path) -> None:

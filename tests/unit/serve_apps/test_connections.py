@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -41,6 +41,12 @@ async def register(hub: LocalHub) -> AsyncIterator[Connections]:
 
 def token(user: str = "ann", tenant: str | None = None) -> str:
     return issue_token(SECRET, sub=user, tenant=tenant, roles=[Role.OPERATOR], ttl_s=600)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110  what is waited for has no event
+            await asyncio.sleep(0.001)
 
 
 async def connected(
@@ -99,6 +105,39 @@ async def test_publications_reach_their_audience_only(register: Connections, hub
         await transport.until(lambda made: len(made.publications("user:ann")) == 200)
         assert [item["data"] for item in transport.publications("user:ann")] == list(range(200))
     assert other.publications("user:ann") == []
+
+
+async def test_a_replica_is_sent_what_its_clients_follow(register: Connections, hub: LocalHub) -> None:
+    """And nothing else; who comes, goes and comes again misses nothing."""
+    sent: list[str] = []
+    read = hub.core.since
+
+    def since(*arguments: Any) -> Any:
+        reply = read(*arguments)
+        sent.extend(publication.channel for publication in reply.publications)
+        return reply
+
+    hub.core.since = since  # type: ignore[method-assign]
+    _, ann = await connected(register, "ann")
+    await until(lambda: len(hub.interests) == 1)
+    bob, _ = await connected(register, "bob")
+    await hub.publish([draft("user:eve", 1), draft("user:bob", 1), draft("noc:all", 1)])
+    await ann.until(lambda made: len(made.publications("noc:all")) == 1)
+    assert {"user:bob", "noc:all"} <= set(sent)
+    assert "user:eve" not in sent
+
+    register.close(bob)
+    await hub.publish([draft("noc:all", 2)])  # the poll after it tells that bob's channel is left
+    await ann.until(lambda made: len(made.publications("noc:all")) == 2)
+    await asyncio.sleep(0.05)
+    del sent[:]
+    await hub.publish([draft("user:bob", 2), draft("noc:all", 3)])
+    await ann.until(lambda made: len(made.publications("noc:all")) == 3)
+    assert "user:bob" not in sent
+
+    _, again = await connected(register, "bob")
+    await hub.publish([draft("user:bob", 3)])
+    await again.until(lambda made: len(made.publications("user:bob")) == 1)
 
 
 async def test_a_channel_with_more_followers_than_a_slice_reaches_all(
