@@ -1,9 +1,9 @@
 """Figures of many idle clients: what each costs one replica and the proxy, and how fast they come back.
 
-``python -m bench.idle --json`` prints one line. Ten thousand sockets are opened through
-HAProxy, or as many as the limit of open files lets there be (it is raised where that is
-allowed); memory is the proportional set size (proc(5) ``smaps_rollup``) of the replica and of HAProxy before and after. Then a
-thousand of them are cut, messages are broadcast meanwhile, and all thousand come back at
+``python -m bench.idle --json`` prints one line. Ten thousand sockets are opened through HAProxy, or
+as many as the limit of open files lets there be (it is raised where that is allowed); memory is the
+proportional set size (proc(5) ``smaps_rollup``) of the replica and of HAProxy before and after.
+Then a thousand of them are cut, messages are broadcast meanwhile, and all thousand come back at
 once: until each has answered that it recovered, with every message that it missed.
 """
 

@@ -26,10 +26,11 @@ from bench.disk import fdatasync_p50_ms
 from cluster import migrate, names
 from cluster.settings import Settings
 from cluster.store import open_engine, read_transaction
+from training.labelling.answering import Answer
 from training.labelling.label_actor import get_or_create_label_queue
 from training.labelling.label_client import LabelQueueClient
-from training.labelling.label_queue import Answer, Holder
 from training.labelling.labels import Question, RequestState, labels
+from training.labelling.leasing import Holder
 
 CLIENTS = 50
 QUESTIONS = 20_000

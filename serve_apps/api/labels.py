@@ -19,8 +19,9 @@ from serve_apps.api.border import ApiRoute, Body, Id, Limit, tenant_of
 from serve_apps.auth import Identity, Role
 from serve_apps.authorisation import require
 from serve_apps.deps import GatewayDeps, deps_of
-from training.labelling.label_queue import Answer, Holder
+from training.labelling.answering import Answer
 from training.labelling.labels import Label, LabelRequest, labels
+from training.labelling.leasing import Holder
 
 router = APIRouter(prefix="/api/v1/labels", route_class=ApiRoute)
 

@@ -34,9 +34,10 @@ from realtime.hub_actor import get_or_create_hub
 from realtime.hub_client import HubClient
 from realtime.replies import Cursor
 from training.errors import NotEnoughDataError, WorkersFailedError
+from training.labelling.answering import Answer
 from training.labelling.label_actor import get_or_create_label_queue
 from training.labelling.label_client import LabelQueueClient
-from training.labelling.label_queue import Answer, Holder
+from training.labelling.leasing import Holder
 from training.registry.promotion import champion, journal
 from training.runs.bar import FITTING
 from training.tasks import active_learning_loop, evaluate_model, train_model

@@ -13,9 +13,11 @@ from cluster.actors import configure_process, get_or_create
 from cluster.clock import SystemClock
 from cluster.settings import Settings, load_section
 from cluster.store import open_engine
+from training.labelling.answering import Answer
 from training.labelling.label_desk import LabelDesk
-from training.labelling.label_queue import Answer, Holder, LabelQueue, LabelQueueSettings
+from training.labelling.label_queue import LabelQueue, LabelQueueSettings
 from training.labelling.labels import Label, LabelRequest, Question, RequestState
+from training.labelling.leasing import Holder
 
 CALLS_AT_ONCE = 1000
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from cluster import names
 from cluster.actor_link import ActorLink
-from training.labelling.label_queue import Answer, Holder
+from training.labelling.answering import Answer
 from training.labelling.labels import Label, LabelRequest, Question, RequestState
+from training.labelling.leasing import Holder
 
 CALL_TIMEOUT_S = 5.0
 PATIENCE_S = 5.0

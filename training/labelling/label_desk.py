@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -17,13 +17,11 @@ from training.labelling.label_queue import LabelQueue, Step
 
 logger = logging.getLogger(__name__)
 
-R = TypeVar("R")
-
 MOST_WAITING = 10_000
 MOST_TOGETHER = 128
 """Calls of one transaction: beyond it the first ones would wait for the last without gaining from the shared fsync."""
 
-_Waiting = tuple[Step[Any], "Future[Any]"]
+_Waiting = tuple[Step, "Future[Any]"]
 
 
 class LabelDesk:
@@ -35,13 +33,13 @@ class LabelDesk:
         self._thread = threading.Thread(target=self._run, name="label-desk", daemon=True)
         self._thread.start()
 
-    def submit(self, step: Step[R]) -> "Future[R]":
+    def submit(self, step: Step) -> "Future[Any]":
         """Put a call of ``LabelQueue`` into the line.
 
         Raises:
             ServiceUnavailableError: the line is full.
         """
-        answer: Future[R] = Future()
+        answer: Future[Any] = Future()
         try:
             self._line.put_nowait((step, answer))
         except queue.Full:

@@ -11,9 +11,9 @@ References:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cluster.clock import Clock
@@ -21,19 +21,12 @@ from cluster.errors import ClusterError
 from cluster.ids import new_id
 from cluster.store import read_transaction, write_transaction
 from training.errors import StaleLeaseError
-from training.labelling.labels import (
-    Label,
-    LabelRequest,
-    Provenance,
-    Question,
-    RequestState,
-    label_requests,
-    label_skips,
-    labels,
-)
+from training.labelling.answering import Answer, answer_all, check_held, read_requests
+from training.labelling.labels import Question, RequestState, label_requests, label_skips
+from training.labelling.leasing import Holder, LeaseCall, lease_all
 
-R = TypeVar("R")
-Step = Callable[[Connection], R]
+Step = Answer | LeaseCall | Callable[[Connection], Any]
+"""A call: of a kind that many make at once, or anything that is done on the queue's transaction."""
 
 CHUNK = 500
 
@@ -58,29 +51,6 @@ class LabelQueueSettings:
             raise ValueError(f"max_open must be at least 1, got {self.max_open}")
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who holds leases, and through what."""
-
-    user_id: str
-    session: str
-    """Id of the socket, or any name that ends with the person's visit."""
-    tenant: str | None = None
-    """Only this tenant's questions; None: all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a person says to a question that they hold."""
-
-    request_id: str
-    token: int
-    value: str
-    user_id: str
-    saw_proposal: bool = False
-    """Whether the model's proposal was shown; decides the label's provenance."""
-
-
 class LabelQueue:
     """Label requests and labels in the floor's SQL store."""
 
@@ -89,24 +59,34 @@ class LabelQueue:
         self._clock = clock
         self._settings = settings or LabelQueueSettings()
 
-    def together(self, steps: Sequence[Step[Any]]) -> list[Any]:
-        """Carry out several calls in one transaction.
+    def together(self, steps: Sequence[Step]) -> list[Any]:
+        """Carry out several calls in one transaction: answers first, leases last, each kind all at once.
 
         A step that raises one of our errors has written nothing and does not hinder the others.
 
         Returns:
             For each step its result, or the error that it raised.
         """
-        results: list[Any] = []
+        results: dict[int, Any] = {}
+        answers = {at: step for at, step in enumerate(steps) if isinstance(step, Answer)}
+        leases = {at: step for at, step in enumerate(steps) if isinstance(step, LeaseCall)}
+        now = self._clock.time_s()
         with write_transaction(self._engine) as connection:
-            for step in steps:
+            if answers:
+                results |= zip(answers, answer_all(connection, list(answers.values()), now), strict=True)
+            for at, step in enumerate(steps):
+                if isinstance(step, Answer | LeaseCall):
+                    continue
                 try:
-                    results.append(step(connection))
+                    results[at] = step(connection)
                 except ClusterError as error:
-                    results.append(error)
-        return results
+                    results[at] = error
+            if leases:
+                found = lease_all(connection, list(leases.values()), now, self._settings.lease_s)
+                results |= zip(leases, found, strict=True)
+        return [results[at] for at in range(len(steps))]
 
-    def ask(self, questions: Sequence[Question]) -> Step[int]:
+    def ask(self, questions: Sequence[Question]) -> Callable[[Connection], int]:
         """Put questions into the queue and return how many are new.
 
         The same subject, asked by the same strategy for the same model version, is one question.
@@ -126,49 +106,15 @@ class LabelQueue:
 
         return step
 
-    def lease(self, holder: Holder, count: int) -> Step[tuple[LabelRequest, ...]]:
+    def lease(self, holder: Holder, count: int) -> LeaseCall:
         """Give ``holder`` the most important questions that nobody else has and that they have not skipped.
 
-        What they hold already comes first, so a repeated call returns the same questions.
+        What they hold already comes first, so a repeated call returns the same questions; the result
+        is a tuple of ``LabelRequest``.
         """
+        return LeaseCall(holder, min(count, self._settings.max_leases))
 
-        def step(connection: Connection) -> tuple[LabelRequest, ...]:
-            now = self._clock.time_s()
-            _take_back(connection, now)
-            wanted = min(count, self._settings.max_leases)
-            held = connection.execute(
-                select(label_requests)
-                .where(
-                    label_requests.c.state == RequestState.LEASED,
-                    label_requests.c.lease_session == holder.session,
-                    label_requests.c.lease_user == holder.user_id,
-                )
-                .order_by(label_requests.c.priority.desc(), label_requests.c.id)
-                .limit(wanted)
-            ).all()
-            fresh = connection.execute(_waiting(holder).limit(wanted - len(held))).all() if wanted > len(held) else []
-            chosen = [*(row.id for row in held), *(row.id for row in fresh)]
-            if chosen:
-                until = now + self._settings.lease_s
-                is_fresh = label_requests.c.id.in_([row.id for row in fresh])
-                connection.execute(
-                    update(label_requests)
-                    .where(is_fresh)
-                    .values(
-                        state=RequestState.LEASED,
-                        token=label_requests.c.token + 1,
-                        lease_user=holder.user_id,
-                        lease_session=holder.session,
-                    )
-                )
-                connection.execute(
-                    update(label_requests).where(label_requests.c.id.in_(chosen)).values(lease_until=until)
-                )
-            return _requests(connection, chosen)
-
-        return step
-
-    def renew(self, holder: Holder) -> Step[int]:
+    def renew(self, holder: Holder) -> Callable[[Connection], int]:
         """Keep what ``holder`` has for another lease's time; return how many questions that is."""
 
         def step(connection: Connection) -> int:
@@ -184,7 +130,7 @@ class LabelQueue:
 
         return step
 
-    def release(self, session: str) -> Step[int]:
+    def release(self, session: str) -> Callable[[Connection], int]:
         """Give back at once all that was leased through a socket that is gone; return how many."""
 
         def step(connection: Connection) -> int:
@@ -196,46 +142,11 @@ class LabelQueue:
 
         return step
 
-    def answer(self, answer: Answer) -> Step[Label]:
-        """Keep a person's label and close the question.
+    def answer(self, answer: Answer) -> Answer:
+        """Keep a person's label and close the question; the result is a ``Label`` or a ``StaleLeaseError``."""
+        return answer
 
-        Raises:
-            StaleLeaseError: (as the step's result) somebody else holds or answered it, or it was withdrawn.
-        """
-
-        def step(connection: Connection) -> Label:
-            request = _held(connection, answer.request_id, answer.token, answer.user_id)
-            key = f"request:{request.id}:{answer.token}"
-            if request.state is RequestState.ANSWERED:
-                known = connection.execute(select(labels).where(labels.c.key == key)).first()
-                if known is None:
-                    raise StaleLeaseError(request.id, answer.token, "it has an answer")
-                return _label(known)
-            assisted = answer.saw_proposal and request.proposal is not None
-            label = Label(
-                id=new_id(),
-                at=self._clock.time_s(),
-                tenant=request.tenant,
-                subject=request.subject,
-                value=answer.value,
-                user_id=answer.user_id,
-                provenance=Provenance.ASSISTED if assisted else Provenance.MANUAL,
-                request_id=request.id,
-                token=answer.token,
-                model_id=request.model_id if assisted else None,
-                confidence=request.confidence if assisted else None,
-            )
-            keep(connection, label, key)
-            connection.execute(
-                update(label_requests)
-                .where(label_requests.c.id == request.id)
-                .values(state=RequestState.ANSWERED, lease_session=None, lease_until=None)
-            )
-            return label
-
-        return step
-
-    def skip(self, request_id: str, token: int, user_id: str, reason: str = "") -> Step[None]:
+    def skip(self, request_id: str, token: int, user_id: str, reason: str = "") -> Callable[[Connection], None]:
         """Give a question back for good, as far as this person is concerned.
 
         Raises:
@@ -243,7 +154,8 @@ class LabelQueue:
         """
 
         def step(connection: Connection) -> None:
-            request = _held(connection, request_id, token, user_id)
+            found = read_requests(connection, {request_id}).get(request_id)
+            request = check_held(found, request_id, token, user_id)
             if request.state is RequestState.ANSWERED:
                 raise StaleLeaseError(request_id, token, "it has an answer")
             _insert_skip(connection, request_id, user_id, self._clock.time_s(), reason)
@@ -255,7 +167,7 @@ class LabelQueue:
 
         return step
 
-    def withdraw(self, asked_by: str, except_model: str | None = None) -> Step[int]:
+    def withdraw(self, asked_by: str, except_model: str | None = None) -> Callable[[Connection], int]:
         """Take back a strategy's questions that nobody looks at, but those of one model version."""
 
         def step(connection: Connection) -> int:
@@ -272,51 +184,6 @@ class LabelQueue:
         with read_transaction(self._engine) as connection:
             found = {RequestState(state): int(count) for state, count in connection.execute(query)}
         return {state: found.get(state, 0) for state in RequestState}
-
-
-def keep(connection: Connection, label: Label, key: str) -> bool:
-    """Add a label unless one with the same ``key`` is there; return whether it is new."""
-    insert_ = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    values = {column.name: getattr(label, column.name) for column in labels.c if column.name != "key"}
-    statement = insert_(labels).values(**values, key=key).on_conflict_do_nothing(index_elements=["key"])
-    return connection.execute(statement).rowcount > 0
-
-
-def _take_back(connection: Connection, now: float) -> None:
-    """Open again what was leased and not renewed in time; its token stays, so a late answer still counts."""
-    connection.execute(
-        update(label_requests)
-        .where(label_requests.c.state == RequestState.LEASED, label_requests.c.lease_until < now)
-        .values(state=RequestState.OPEN, lease_session=None, lease_until=None)
-    )
-
-
-def _waiting(holder: Holder) -> Select[Any]:
-    skipped = exists().where(label_skips.c.request_id == label_requests.c.id, label_skips.c.user_id == holder.user_id)
-    query = select(label_requests.c.id).where(label_requests.c.state == RequestState.OPEN, ~skipped)
-    if holder.tenant is not None:
-        query = query.where(label_requests.c.tenant == holder.tenant)
-    return query.order_by(label_requests.c.priority.desc(), label_requests.c.id)
-
-
-def _held(connection: Connection, request_id: str, token: int, user_id: str) -> LabelRequest:
-    row = connection.execute(select(label_requests).where(label_requests.c.id == request_id)).first()
-    if row is None:
-        raise StaleLeaseError(request_id, token, "there is no such question")
-    request = _request(row)
-    if request.token != token or request.lease_user != user_id:
-        raise StaleLeaseError(request_id, token, "somebody else has it")
-    if request.state is RequestState.WITHDRAWN:
-        raise StaleLeaseError(request_id, token, "it was withdrawn")
-    return request
-
-
-def _requests(connection: Connection, ids: Sequence[str]) -> tuple[LabelRequest, ...]:
-    if not ids:
-        return ()
-    rows = connection.execute(select(label_requests).where(label_requests.c.id.in_(ids))).all()
-    found = {row.id: _request(row) for row in rows}
-    return tuple(found[request_id] for request_id in ids)
 
 
 def _row(question: Question, now: float) -> dict[str, Any]:
@@ -351,16 +218,3 @@ def _insert_skip(connection: Connection, request_id: str, user_id: str, at: floa
         connection.execute(
             insert(label_skips).values(request_id=request_id, user_id=user_id, at=at, reason=reason[:256])
         )
-
-
-def _request(row: Row[Any]) -> LabelRequest:
-    values = dict(row._mapping)
-    details = values.pop("question")
-    values |= {"state": RequestState(values["state"]), "model_id": values["model_id"] or None}
-    return LabelRequest(**values, details=details)
-
-
-def _label(row: Row[Any]) -> Label:
-    values = dict(row._mapping)
-    del values["key"]
-    return Label(**values | {"provenance": Provenance(values["provenance"])})

@@ -22,7 +22,7 @@ from training.data.tabular import Readings
 from training.data.versions import freeze, labels_path, load, manifest_path, read_manifest
 from training.datasets import DatasetShelf
 from training.errors import NotEnoughDataError, UnknownDatasetError
-from training.labelling.label_queue import keep
+from training.labelling.answering import keep_all
 from training.labelling.label_snapshot import parse_window
 from training.labelling.labels import Label, Provenance
 from training.registry.storage import Storage
@@ -47,7 +47,7 @@ def span(value: str = "anomaly", **more: object) -> LabelledSpan:
 def say(engine: Engine, subject: str, value: str, user: str = "nora", **more: object) -> None:
     label = Label(id=new_id(), at=NOW, subject=subject, value=value, user_id=user, provenance=Provenance.MANUAL)
     with write_transaction(engine) as connection:
-        keep(connection, replace(label, **more), f"{subject}{value}"[-96:])  # type: ignore[arg-type]
+        keep_all(connection, {f"{subject}{value}"[-96:]: replace(label, **more)})  # type: ignore[arg-type]
 
 
 def test_a_version_is_its_content(storage: Storage) -> None:

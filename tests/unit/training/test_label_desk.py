@@ -12,9 +12,11 @@ from cluster.store import metadata, open_engine
 from tests.fakes_alerts import FakeClock
 from training.errors import StaleLeaseError
 from training.labelling import label_desk
+from training.labelling.answering import Answer
 from training.labelling.label_desk import LabelDesk
-from training.labelling.label_queue import Answer, Holder, LabelQueue
+from training.labelling.label_queue import LabelQueue
 from training.labelling.labels import Question
+from training.labelling.leasing import Holder
 
 
 @pytest.fixture

@@ -12,8 +12,10 @@ from cluster.errors import ClusterError
 from cluster.store import metadata, open_engine
 from tests.fakes_alerts import FakeClock
 from training.errors import StaleLeaseError
-from training.labelling.label_queue import Answer, Holder, LabelQueue, LabelQueueSettings
+from training.labelling.answering import Answer
+from training.labelling.label_queue import LabelQueue, LabelQueueSettings
 from training.labelling.labels import Provenance, Question, RequestState
+from training.labelling.leasing import Holder
 
 ANN = Holder("ann", "socket-1")
 BOB = Holder("bob", "socket-2")
@@ -195,3 +197,42 @@ def test_a_refused_call_does_not_hinder_the_others(queue: LabelQueue) -> None:
 def test_settings_are_checked(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         LabelQueueSettings(**{name: value})
+
+
+def test_many_lease_at_once_and_nobody_gets_what_another_has_or_they_skipped(queue: LabelQueue) -> None:
+    """One transaction for all: the first served has the first choice, a tenant's people see its questions alone."""
+    do(queue, queue.ask(questions(4, tenant="acme")))
+    do(queue, queue.ask([Question(subject="zeta", asked_by="margin", tenant="zeta", priority=9.0)]))
+    (first,) = do(queue, queue.lease(Holder("ann", "s", tenant="acme"), 1))
+    do(queue, queue.skip(first.id, first.token, "ann"))
+
+    again, hers, his, twice = queue.together(
+        [
+            queue.lease(Holder("ann", "s", tenant="acme"), 1),
+            queue.lease(Holder("ann", "s", tenant="acme"), 2),
+            queue.lease(Holder("bob", "t"), 9),
+            queue.lease(Holder("bob", "t"), 2),
+        ]
+    )
+
+    assert [one.subject for one in again] == ["window:2"]
+    assert [one.subject for one in hers] == ["window:2", "window:1"]
+    assert [one.subject for one in his] == ["zeta", "window:3", "window:0"]
+    assert twice == his[:2]
+    assert {one.token for one in (*hers, *his)} == {1, 2}
+    assert [one.token for one in his if one.subject == "window:3"] == [2]
+
+
+def test_many_answer_at_once_and_a_repeated_answer_is_one_label(queue: LabelQueue) -> None:
+    """Within one transaction as well as over two."""
+    do(queue, queue.ask(questions(2)))
+    one, two = do(queue, queue.lease(ANN, 2))
+    said = Answer(request_id=one.id, token=one.token, value="normal", user_id="ann")
+    other = replace(said, request_id=two.id, token=two.token)
+
+    first, repeated, differs, second = queue.together([said, said, replace(said, value="anomaly"), other])
+    (later,) = queue.together([said])
+
+    assert first == repeated == differs == later
+    assert (first.subject, second.subject) == (one.subject, two.subject)
+    assert queue.counts()[RequestState.ANSWERED] == 2
