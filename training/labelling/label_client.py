@@ -13,8 +13,8 @@ from training.labelling.labels import Label, LabelRequest, Question, RequestStat
 from training.labelling.leasing import Holder
 
 CALL_TIMEOUT_S = 5.0
-PATIENCE_S = 5.0
-"""How long a call is repeated while the actor restarts."""
+PATIENCE_S = 20.0
+"""How long a call is repeated while the actor restarts: some seconds, and more on a busy machine."""
 
 
 class LabelQueueClient:

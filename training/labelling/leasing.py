@@ -37,6 +37,8 @@ class LeaseCall:
     """Questions wanted, those included that they hold already."""
 
 
+MOST_READ = 2_000
+"""Waiting questions read at a time."""
 Held = dict[tuple[str, str], list[LabelRequest]]
 """What people hold, by session and user, the most important first."""
 _ORDER = (label_requests.c.priority.desc(), label_requests.c.id)
@@ -104,36 +106,44 @@ def lease_all(
 
 
 class _Choice:
-    """The questions that wait, and who has skipped which."""
+    """The questions that wait, the most important first, read as far as anybody needs, and who has skipped which."""
 
     def __init__(self, connection: Connection, calls_N: Sequence[LeaseCall]) -> None:
         self._connection = connection
-        self._skipped = _skipped_by(connection, {call.holder.user_id for call in calls_N})
-        self._most = sum(call.count for call in calls_N) + max(map(len, self._skipped.values()), default=0)
+        self._users = sorted({call.holder.user_id for call in calls_N})
+        self._page = max(1, sum(call.count for call in calls_N))
         self._waiting: dict[str | None, list[LabelRequest]] = {}
+        self._skipped: set[tuple[str, str]] = set()
         self._taken: set[str] = set()
 
     def take(self, holder: Holder, count: int) -> list[LabelRequest]:
         """Return up to ``count`` questions for a person; nobody is given them a second time."""
-        if count <= 0:
-            return []
-        if holder.tenant not in self._waiting:
-            self._waiting[holder.tenant] = self._read(holder.tenant)
-        skipped, chosen = self._skipped.get(holder.user_id, set()), []
-        for request in self._waiting[holder.tenant]:
-            if request.id not in self._taken and request.id not in skipped:
+        chosen: list[LabelRequest] = []
+        at = 0
+        while len(chosen) < count:
+            waiting = self._waiting.setdefault(holder.tenant, [])
+            if at == len(waiting) and not self._read_on(holder.tenant, waiting):
+                break
+            request, at = waiting[at], at + 1
+            if request.id not in self._taken and (request.id, holder.user_id) not in self._skipped:
                 self._taken.add(request.id)
                 chosen.append(request)
-                if len(chosen) == count:
-                    break
         return chosen
 
-    def _read(self, tenant: str | None) -> list[LabelRequest]:
+    def _read_on(self, tenant: str | None, waiting: list[LabelRequest]) -> bool:
         query = select(label_requests).where(label_requests.c.state == RequestState.OPEN)
         if tenant is not None:
             query = query.where(label_requests.c.tenant == tenant)
-        # Enough for all callers, whatever one of them has skipped and the others take.
-        return [read_request(row) for row in self._connection.execute(query.order_by(*_ORDER).limit(self._most))]
+        rows = self._connection.execute(query.order_by(*_ORDER).offset(len(waiting)).limit(self._page)).all()
+        waiting += map(read_request, rows)
+        # Of these alone: what somebody has skipped in all may be any number.
+        skips = select(label_skips.c.request_id, label_skips.c.user_id).where(
+            label_skips.c.request_id.in_([row.id for row in rows]), label_skips.c.user_id.in_(self._users)
+        )
+        if rows:
+            self._skipped.update((request_id, user_id) for request_id, user_id in self._connection.execute(skips))
+        self._page = min(2 * self._page, MOST_READ)
+        return bool(rows)
 
 
 def _take_back(connection: Connection, now: float) -> None:
@@ -155,15 +165,3 @@ def _held_by(connection: Connection, sessions: set[str]) -> Held:
     for row in connection.execute(query):
         held.setdefault((row.lease_session, row.lease_user), []).append(read_request(row))
     return held
-
-
-def _skipped_by(connection: Connection, users: set[str]) -> dict[str, set[str]]:
-    query = (
-        select(label_skips.c.user_id, label_skips.c.request_id)
-        .join(label_requests, label_requests.c.id == label_skips.c.request_id)
-        .where(label_skips.c.user_id.in_(sorted(users)), label_requests.c.state == RequestState.OPEN)
-    )
-    skipped: dict[str, set[str]] = {}
-    for user_id, request_id in connection.execute(query):
-        skipped.setdefault(user_id, set()).add(request_id)
-    return skipped

@@ -236,3 +236,16 @@ def test_many_answer_at_once_and_a_repeated_answer_is_one_label(queue: LabelQueu
     assert first == repeated == differs == later
     assert (first.subject, second.subject) == (one.subject, two.subject)
     assert queue.counts()[RequestState.ANSWERED] == 2
+
+
+def test_whoever_skipped_all_that_is_important_gets_the_rest(queue: LabelQueue) -> None:
+    """However many those are; the others still get them."""
+    do(queue, queue.ask(questions(12)))
+    for _ in range(9):
+        (one,) = do(queue, queue.lease(ANN, 1))
+        do(queue, queue.skip(one.id, one.token, "ann"))
+
+    mine, his = queue.together([queue.lease(ANN, 5), queue.lease(BOB, 1)])
+
+    assert [one.subject for one in mine] == ["window:2", "window:1", "window:0"]
+    assert [one.subject for one in his] == ["window:11"]
