@@ -39,6 +39,10 @@ class DetectorSettings:
     """Most readings taken from the stream in one turn."""
     rebuild_readings: int = 100_000
     """Most readings of the stream that a restarted detector fills its windows from."""
+    verdict_rarity: float = 2.0
+    """How many times rarer than ``exceedance_rate`` verdicts of false alarms may make alarms; 1: not at all."""
+    verdict_days: float = 30.0
+    """Days for which a verdict counts."""
     evidence_before: int = 100
     """Readings before the alert that are kept as its evidence."""
     evidence_max: int = 400
@@ -58,6 +62,10 @@ class DetectorSettings:
             raise ValueError(f"context must be 1-{BLOCK - 1}, got {self.context}")
         if not 0 < self.clear_ratio <= 1:
             raise ValueError(f"clear_ratio must be in (0, 1], got {self.clear_ratio}")
+        if self.verdict_rarity < 1:
+            raise ValueError(f"verdict_rarity must be at least 1, got {self.verdict_rarity}")
+        if self.verdict_days <= 0:
+            raise ValueError(f"verdict_days must be positive, got {self.verdict_days}")
         if not 1 <= self.evidence_before < self.evidence_max:
             raise ValueError(f"evidence_before must be 1-{self.evidence_max - 1}, got {self.evidence_before}")
 

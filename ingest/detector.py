@@ -83,6 +83,7 @@ class Detector:
         self._scorer = scorer
         self._previous: Scorer | None = None
         self._failed: Scorer | None = None
+        self._levels: Mapping[SeriesKey, float] = {}
         self._refreshable = REFRESH_WINDOWS
         self._series = SeriesStore(lambda key: SeriesState(Series(key, settings), Episode()), settings.max_series)
         self.readings_total = 0
@@ -119,6 +120,10 @@ class Detector:
         twin = copy.deepcopy(self, shared)
         twin.swap(scorer)
         return twin
+
+    def set_levels(self, levels: Mapping[SeriesKey, float]) -> None:
+        """Take what people's verdicts say (``verdict_levels.py``), from the next reading of each series on."""
+        self._levels = dict(levels)
 
     def set_firing(self, firing: Mapping[SeriesKey, tuple[float, float]]) -> None:
         """Make the store's word ours after a restart: exactly these series are firing.
@@ -171,6 +176,7 @@ class Detector:
         taken: list[Taken] = []
         for key in list(waiting):
             state = self._series.get_or_create(key)
+            state.series.level = self._levels.get(key)
             self._refresh(state.series)
             items = _next_items(state.series, waiting, key)
             piece = state.series.take([point for point, _ in items])

@@ -32,6 +32,7 @@ from ingest.rules.settings import RulesSettings
 from ingest.scorer import Scorer, load_scorer
 from ingest.shadow import Shadow
 from ingest.telemetry_redis import StoredReading, TelemetryStream
+from ingest.verdict_levels import VerdictWatch
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,9 @@ decisions_made = Counter(
 )
 lag_readings = Gauge("watchfloor_detector_lag_readings", "Readings stored and not judged yet.", registry=REGISTRY)
 series_kept = Gauge("watchfloor_detector_series", "Series with a window.", registry=REGISTRY)
+series_judged = Gauge(
+    "watchfloor_detector_series_judged", "Series whose threshold people's verdicts may raise.", registry=REGISTRY
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,7 @@ class DetectorService:
         self._unwritten: list[Decision] = []
         self._unacknowledged: list[str] = []
         self._models = ModelWatch(engine, clock, load)
+        self._verdicts = VerdictWatch(engine, clock, settings.verdict_days)
         self._shadow: Shadow | None = None
         self._next_poll_s = 0.0
         self._lag = 0
@@ -226,12 +231,22 @@ class DetectorService:
         self._models.poll((self._shadow.trial, self._shadow.scorer) if self._shadow is not None else None)
         self._swap()
         self._try_challenger()
+        self._heed_verdicts()
         now_s = self._clock.monotonic_s()
         if now_s >= self._next_poll_s:
             self._next_poll_s = now_s + POLL_S
             self._lag = self._stream.lag(names.DETECTOR_GROUP)
             lag_readings.set(self._lag)
             self._report_trial()
+
+    def _heed_verdicts(self) -> None:
+        levels = self._verdicts.poll()
+        if levels is None:
+            return
+        self._detector.set_levels(levels)
+        if self._shadow is not None:
+            self._shadow.set_levels(levels)
+        series_judged.set(len(levels))
 
     def _swap(self) -> None:
         scorer = self._models.take_champion()

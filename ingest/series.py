@@ -84,6 +84,8 @@ class Series:
         self.scored_by: Scorer | None = None
         """The trained model whose scores the window holds; None: the series' own baseline."""
         self.baseline: ARBaseline | None = None
+        self.level: float | None = None
+        """Score that people's verdicts want the threshold to reach; None: they say nothing."""
         self._settings = settings
         self._ranks = RankHistory(TAILS, settings.history_size)
         self._normaliser: Normaliser | None = None
@@ -100,7 +102,11 @@ class Series:
         """Score above which a reading may raise an alert; None until the series is warm."""
         if self.tail is None:
             return None
-        return max(self.tail.threshold(self._settings.exceedance_rate), self._settings.min_threshold)
+        rate = self._settings.exceedance_rate
+        threshold = max(self.tail.threshold(rate), self._settings.min_threshold)
+        if self.level is None:
+            return threshold
+        return max(threshold, min(self.level, self.tail.threshold(rate / self._settings.verdict_rarity)))
 
     def take(self, points: list[Point]) -> Piece | None:
         """Put newer points at the end, or one late point in its place.

@@ -5,13 +5,14 @@ Invariant: nothing here can change what the champion decides; a challenger that 
 trial and nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ingest.detector import Decision, Detector
 from ingest.episode import Change
 from ingest.model_trial import Trial
 from ingest.payload import Reading
 from ingest.scorer import Scorer
+from ingest.windows import SeriesKey
 
 
 class Shadow:
@@ -30,6 +31,10 @@ class Shadow:
     def failure(self) -> str | None:
         """Why the challenger cannot go on; None while it can."""
         return self._detector.failure
+
+    def set_levels(self, levels: Mapping[SeriesKey, float]) -> None:
+        """See ``Detector.set_levels``."""
+        self._detector.set_levels(levels)
 
     def observe(self, readings: Sequence[Reading], decided: Sequence[Decision]) -> None:
         """Judge what the champion has just judged.

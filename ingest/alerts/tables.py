@@ -99,6 +99,7 @@ _suppressed = alerts.c.is_suppressed.is_(True)
 Index("ix_alerts_suppressed", alerts.c.id, sqlite_where=_suppressed, postgresql_where=_suppressed)
 _judged = alerts.c.verdict.is_not(None)
 Index("ix_alerts_judged", alerts.c.model_version, alerts.c.verdict, sqlite_where=_judged, postgresql_where=_judged)
+Index("ix_alerts_verdict_at", alerts.c.verdict_at, sqlite_where=_judged, postgresql_where=_judged)
 
 alert_events = Table(
     "alert_events",
