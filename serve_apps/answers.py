@@ -7,7 +7,7 @@ temporary error 100.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,10 @@ from serve_apps.effects import Call, Publish, Question, ReadPresence
 logger = logging.getLogger(__name__)
 
 
+Work = Callable[[], Coroutine[None, None, object]]
+AtEnd = Callable[[str, Work], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who calls a method."""
@@ -31,10 +35,14 @@ class Caller:
     """Channels that the connection is subscribed to."""
     data: Any
     """What the caller sent along; hostile."""
+    client_id: str = ""
+    """The connection's own name."""
+    at_end: AtEnd = lambda _name, _work: None
+    """Has something done once the connection is over; what is named anew takes the place of the older."""
 
 
 RpcMethod = Callable[[Caller], Awaitable[Any]]
-"""Returns what JSON can say."""
+"""Returns what JSON can say, or an ``ErrorCode``."""
 
 
 class Answers:
@@ -46,9 +54,14 @@ class Answers:
         self._timeout_s = timeout_s
 
     async def to(
-        self, question: Question, identity: Identity, channels: tuple[str, ...]
+        self,
+        question: Question,
+        identity: Identity,
+        channels: tuple[str, ...],
+        client_id: str = "",
+        at_end: AtEnd = lambda _name, _work: None,
     ) -> Mapping[str, Any] | ErrorCode:
-        """Return the result of a command, or why there is none."""
+        """Return the result of a command of a connection, or why there is none (see ``Caller``)."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 match question:
@@ -62,7 +75,8 @@ class Answers:
                         method = self._methods.get(command.method)
                         if method is None:
                             return ErrorCode.METHOD_NOT_FOUND
-                        return {"data": await method(Caller(identity, channels, command.data))}
+                        answer = await method(Caller(identity, channels, command.data, client_id, at_end))
+                        return answer if isinstance(answer, ErrorCode) else {"data": answer}
         except InvalidMessageError:
             return ErrorCode.LIMIT_EXCEEDED
         except (RealtimeError, TimeoutError) as error:

@@ -126,7 +126,12 @@ ROUTES: Mapping[tuple[str, str], Role | Access] = {
 }
 """(method, path with ``{}`` for each parameter) -> least role."""
 
-RPC: Mapping[str, Role] = {"channels": Role.VIEWER, "config": Role.VIEWER, "status": Role.VIEWER}
+RPC: Mapping[str, Role] = {
+    "channels": Role.VIEWER,
+    "config": Role.VIEWER,
+    "hold_labels": Role.OPERATOR,
+    "status": Role.VIEWER,
+}
 """Methods of the protocol's ``rpc`` command (see ``rpc.py``)."""
 
 CLI: Mapping[str, Role | Access] = {

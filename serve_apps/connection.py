@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from serve_apps import frames, gateway_metrics
-from serve_apps.answers import Answers
+from serve_apps.answers import Answers, Work
 from serve_apps.codes import CloseCode
 from serve_apps.effects import (
     Attach,
@@ -41,6 +41,8 @@ from serve_apps.session import Session
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 5.0
+MOST_ENDINGS = 4
+"""Things that a connection may leave behind to be done."""
 ABRUPT = frozenset({CloseCode.SLOW, CloseCode.NO_PONG, CloseCode.WRITE_ERROR})
 """Ends that nothing is written before: who reads nothing takes nothing."""
 
@@ -86,6 +88,7 @@ class Connection:
         self._max_inbound_bytes = settings.max_inbound_bytes
         self.outbox = Outbox(settings, session.credit, feed.ledger, unidirectional=session.unidirectional)
         self._followed: set[str] = set()
+        self._endings: dict[str, Work] = {}
         self._writer: asyncio.Task[None] | None = None
         self.closing: CloseCode | None = None
         """Why the gateway ends it; None while it does not."""
@@ -210,6 +213,15 @@ class Connection:
             self._writer.cancel()
         gateway_metrics.on_close(self.closing)
 
+    def take_endings(self) -> list[Work]:
+        """Return, once, what is to be done now that the connection is over."""
+        works, self._endings = list(self._endings.values()), {}
+        return works
+
+    def _do_at_end(self, name: str, work: Work) -> None:
+        if name in self._endings or len(self._endings) < MOST_ENDINGS:
+            self._endings[name] = work
+
     async def _perform(self, effects: Iterable[Effect]) -> None:
         """Perform effects in order; what the hub is asked for comes back as further effects."""
         for effect in effects:
@@ -272,7 +284,9 @@ class Connection:
 
     async def _answer(self, question: Question) -> None:
         assert self.session.identity is not None  # who has none is not answered
-        answer = await self._answers.to(question, self.session.identity, self.session.channels)
+        answer = await self._answers.to(
+            question, self.session.identity, self.session.channels, self.session.client_id, self._do_at_end
+        )
         self._perform_now(self.session.on_answer(question.command.id, question.method, answer))
 
     def _follow(self, effect: Follow) -> None:

@@ -145,6 +145,8 @@ class Connections:
             return
         self._connections.discard(connection)
         connection.end()
+        for work in connection.take_endings():
+            self._run(work())
         gateway_metrics.connections.labels(connection.transport.name).dec()
         if connection.session.identity is not None:
             self._dismiss(connection.session.identity)

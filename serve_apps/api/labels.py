@@ -100,7 +100,7 @@ async def release(
     request: Request, identity: Annotated[Identity, Depends(require(Role.OPERATOR))], body: SessionBody
 ) -> dict[str, Any]:
     """Give everything back that the session holds."""
-    return {"released": await deps_of(request).labels.arelease(_session(identity, body.session))}
+    return {"released": await deps_of(request).labels.arelease(session_key(identity, body.session))}
 
 
 @router.post("/answer")
@@ -128,10 +128,11 @@ async def skip(
 
 
 def _holder(identity: Identity, session: str) -> Holder:
-    return Holder(identity.user_id, _session(identity, session), tenant_of(identity))
+    return Holder(identity.user_id, session_key(identity, session), tenant_of(identity))
 
 
-def _session(identity: Identity, session: str) -> str:
+def session_key(identity: Identity, session: str) -> str:
+    """Return the queue's name of a person's session."""
     # Two people may choose the same name, and neither may end what the other holds.
     return hashlib.sha256(f"{identity.user_id}\0{session}".encode()).hexdigest()
 

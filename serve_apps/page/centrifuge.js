@@ -88,6 +88,11 @@ export class CentrifugeClient {
     if (this._connected) this._send("unsubscribe", { channel }, () => {});
   }
 
+  /** Call a method of the server; what it answers is nobody's concern here. Nothing happens without a connection. */
+  tell(method, data) {
+    if (this._connected) this._send("rpc", { method, data }, () => {});
+  }
+
   _sayHello() {
     const subs = {};
     for (const [channel, position] of this._positions) {

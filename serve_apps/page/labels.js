@@ -1,7 +1,8 @@
 /**
  * Labelling: one window at a time, one key an answer.
  *
- * A question is leased, so nobody else has it; closing the dialog or the page gives it back.
+ * A question is leased, so nobody else has it; closing the dialog or the page gives it back, and so does the
+ * end of the page's socket.
  * What the model would say is shown only on request, and the label keeps whether it was.
  */
 
@@ -13,8 +14,9 @@ const ANSWERS = [["anomalous", "Anomalous", "1"], ["normal", "Normal", "2"]];
 const RENEW_MS = 45_000;
 
 export class Labels {
-  constructor({ store, api, toasts }) {
+  constructor({ store, api, toasts, hold }) {
     Object.assign(this, { store, api, toasts });
+    this.hold = () => this.node.open && hold(this.session);
     this.node = byId("labels");
     this.session = `page-${crypto.randomUUID?.() ?? Math.random().toString(36).slice(2).padEnd(8, "0")}`;
     this._question = null;
@@ -48,6 +50,7 @@ export class Labels {
       h("form", { method: "dialog" }, h("button", { class: "button" }, "Close")),
     );
     this.node.showModal();
+    if (may) this.hold();
     if (may) await this._next();
     else this._draw();
   }

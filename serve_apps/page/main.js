@@ -48,7 +48,7 @@ new TopBar({ store, view, clock, onReconnect: () => reconnect() });
 new Devices({ store, view, clock });
 new DeviceCard({ store, view, api, clock, toasts, listen: (channel, isWanted) => (isWanted ? client?.subscribe(channel) : client?.unsubscribe(channel)) });
 new Training({ store, api, clock, toasts });
-const labels = new Labels({ store, api, toasts });
+const labels = new Labels({ store, api, toasts, hold: (session) => client?.tell("hold_labels", { session }) });
 new Models({ store, api, clock, toasts, reload: () => loadModels() });
 new Machine({ store, api, clock });
 
@@ -83,6 +83,7 @@ function onState(state) {
   const before = store.connection;
   const next = { ...state };
   if (state.name === "connected") {
+    labels.hold(); // a new socket does not know what the one before held
     if (before.staleSince) next.resumedMs = Date.now() - before.lostAt;
     else loadAll(); // after a cut the streams fill the gap themselves, or `lost` is called
   } else if (client?.heardAt) {

@@ -1,7 +1,8 @@
 """Calls of many people, carried out together: whoever comes while one transaction is on its way shares the next.
 
 One thread and a bounded line. Invariants: a call is answered only after its transaction was
-committed; a call that fails hinders no other; a full line refuses at once instead of growing.
+committed; a call that fails, or is taken back, hinders no other; a full line refuses at once
+instead of growing.
 """
 
 import logging
@@ -68,7 +69,9 @@ class LabelDesk:
             if is_last:
                 return
 
-    def _carry_out(self, together: list[_Waiting]) -> None:
+    def _carry_out(self, waiting: list[_Waiting]) -> None:
+        # From here on nobody can take a call back; those that did have nothing done.
+        together = [(step, answer) for step, answer in waiting if answer.set_running_or_notify_cancel()]
         answers = [answer for _, answer in together]
         try:
             results = self.labels.together([step for step, _ in together])

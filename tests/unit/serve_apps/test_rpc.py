@@ -1,5 +1,6 @@
 """The protocol's methods answer what the HTTP API answers."""
 
+import asyncio
 import json
 
 import pytest
@@ -14,6 +15,7 @@ from serve_apps.frames import Rpc
 from serve_apps.namespaces import NAMESPACES
 from tests.fakes_api import ApiFloor
 from tests.fakes_gateway import FakeTransport, LocalHub
+from training.labelling.labels import Question
 
 NORA = Identity(user_id="nora", tenant=None, roles=frozenset({Role.OPERATOR}), expires_at=2_000_000_000)
 
@@ -68,3 +70,31 @@ async def test_a_method_that_fails_is_its_callers_error() -> None:
 
     for method, code in (("broken", ErrorCode.INTERNAL), ("gone", ErrorCode.METHOD_NOT_FOUND)):
         assert await answers.to(Call(Rpc(id=1, method=method, data=None)), NORA, ()) is code
+
+
+async def test_what_a_session_holds_is_free_when_its_socket_is_over(api: ApiFloor) -> None:
+    """Of the session that the caller named, by whichever way it ends; bad names are refused."""
+    register = api.app.state.connections
+    api.labels.queue.together([api.labels.queue.ask([Question(subject="w", asked_by="margin")])])
+    async with api.caller("operator", user="nora") as nora, api.caller("operator", user="olaf") as olaf:
+        transport = FakeTransport()
+        connection = register.open(transport, cookie_identity=NORA)
+        await connection.on_text(
+            '{"id":1,"connect":{}}\n{"id":2,"rpc":{"method":"hold_labels","data":{"session":"bad name"}}}\n'
+            '{"id":3,"rpc":{"method":"hold_labels","data":{"session":"visit-0001"}}}'
+        )
+        await transport.until(lambda made: len(made.lines) == 3)
+        held = (await nora.post("/api/v1/labels/lease", json={"session": "visit-0001"})).json()["items"]
+        none = (await olaf.post("/api/v1/labels/lease", json={"session": "visit-0002"})).json()["items"]
+
+        register.close(connection)
+        async with asyncio.timeout(10):
+            while not (
+                free := (await olaf.post("/api/v1/labels/lease", json={"session": "visit-0002"})).json()["items"]
+            ):
+                await asyncio.sleep(0.01)
+        await register.stop()
+
+    assert transport.lines[1]["error"]["code"] == ErrorCode.BAD_REQUEST
+    assert transport.lines[2]["rpc"]["data"] == {"session": "visit-0001"}
+    assert ([one["subject"] for one in held], none, [one["subject"] for one in free]) == (["w"], [], ["w"])

@@ -1,5 +1,6 @@
 """The desk: calls of many threads share transactions, and each gets its own answer."""
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from training.labelling import label_desk
 from training.labelling.answering import Answer
 from training.labelling.label_desk import LabelDesk
 from training.labelling.label_queue import LabelQueue
-from training.labelling.labels import Question
+from training.labelling.labels import Question, RequestState
 from training.labelling.leasing import Holder
 
 
@@ -74,3 +75,23 @@ def test_a_full_line_refuses_and_a_store_that_is_away_says_so(engine: Engine, mo
     desk.submit(desk.labels.renew(Holder("ann", "s")))
     with pytest.raises(ServiceUnavailableError, match="calls wait already"):
         desk.submit(desk.labels.renew(Holder("ann", "s")))
+
+
+def test_a_call_that_is_taken_back_ends_nothing(desk: LabelDesk) -> None:
+    """Its caller is gone, and the desk goes on for all others."""
+    queue = desk.labels
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def slow(_connection: object) -> None:
+        begun.set()
+        goes_on.wait(10)
+
+    first = desk.submit(slow)
+    begun.wait(10)
+    taken_back, other = desk.submit(queue.ask([Question(subject="x", asked_by="margin")])), desk.submit(lambda _: 7)
+    assert taken_back.cancel()
+    assert not first.cancel()
+    goes_on.set()
+
+    assert (first.result(10), other.result(10)) == (None, 7)
+    assert queue.counts()[RequestState.OPEN] == 0
