@@ -19,7 +19,7 @@ from rich.table import Table
 from cluster.errors import ClusterError
 from cluster.run_queue_client import RunQueueClient, current_submission_id
 from cluster.runs import Run, RunState, run_to_json
-from training import cli_datasets, cli_models
+from training import cli_datasets, cli_models, cli_reports
 from training.runs.compare import compare as side_by_side
 from training.runs.driver import connect_ray, drive
 from training.runs.job_logs import read_logs
@@ -30,6 +30,7 @@ app = typer.Typer(help="Train models on the floor's telemetry.", no_args_is_help
 
 app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_datasets.app)
+app.add_typer(cli_reports.app)
 
 EXIT_CODES = {RunState.SUCCEEDED: 0, RunState.CANCELLED: 130}
 
