@@ -100,7 +100,8 @@ def _show(document: Mapping[str, Any], *, as_json: bool) -> None:
         table.add_row(scorer["name"], *(_cell(name, scorer["figures"][name]) for name in COLUMNS))
     Console().print(table)
     print(
-        f"in brackets 95 % intervals; the price is {document['settings']['false_per_day']:g} false alarms a device and day"
+        f"in brackets 95 % intervals; the price is {document['settings']['false_per_day']:g} false alarms a "
+        "device and day"
     )
     for against in document["comparisons"]:
         if against["vus_pr"]["value"] is not None:
