@@ -25,6 +25,7 @@ from training.runs.driver import connect_ray, drive
 from training.runs.job_logs import read_logs
 from training.runs.order import TrainingOrder
 from training.runs.terminal import describe, open_display, watch
+from training.tasks import evaluate_model
 
 app = typer.Typer(help="Train models on the floor's telemetry.", no_args_is_help=True, add_completion=False)
 
@@ -68,6 +69,17 @@ def train(
             ended = drive(queue, queue.register(submission_id, order.to_request()), display)
         else:
             ended = _follow(queue, queue.submit(order.to_request()), display.show)
+    display.show(ended)
+    raise typer.Exit(EXIT_CODES.get(ended.state, 1))
+
+
+@app.command("drive", hidden=True)
+def drive_run(run_id: Annotated[str, typer.Option(help="Run to drive; given by the run queue.")]) -> None:
+    """Carry out a run that the queue started; for its jobs."""
+    display = open_display(as_json=False)
+    connect_ray()
+    queue = RunQueueClient.connect()
+    ended = drive(queue, queue.get(run_id), display, evaluate_model.submit)
     display.show(ended)
     raise typer.Exit(EXIT_CODES.get(ended.state, 1))
 

@@ -15,13 +15,13 @@ from rich.table import Column, Table
 from cluster.settings import Settings
 from cluster.store import open_engine
 from training.data import catalogue
-from training.evaluation.figures import FALSE_PER_DAY
 from training.evaluation.report_files import read_report
 from training.registry.manifest import Manifest
 from training.registry.references import find_version
 from training.registry.storage import Storage
 from training.registry.versions import ModelRegistry
 from training.runs.driver import connect_ray
+from training.runs.order import FALSE_PER_DAY, LEAST_FALSE_PER_DAY, MOST_FALSE_PER_DAY
 from training.tasks import evaluate_model
 
 app = typer.Typer(help="Reports: how good a version's alerts are, beside honest baselines.")
@@ -50,7 +50,13 @@ def evaluate(
     model: Model,
     dataset: Annotated[str, typer.Option(help="What to judge it on, see ``datasets``.")] = "telemetry",
     price: Annotated[
-        float, typer.Option("--false-alarms-per-day", min=0.001, max=1000, help="What people bear, per device.")
+        float,
+        typer.Option(
+            "--false-alarms-per-day",
+            min=LEAST_FALSE_PER_DAY,
+            max=MOST_FALSE_PER_DAY,
+            help="What people bear, per device.",
+        ),
     ] = FALSE_PER_DAY,
     as_json: JsonOption = False,
 ) -> None:

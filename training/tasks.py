@@ -6,6 +6,7 @@ Invariant: what is asked for here, on the page, over HTTP or by the command line
 the same kind of run.
 """
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster import metrics
-from cluster.errors import TaskCancelledError
+from cluster.errors import ServiceUnavailableError, TaskCancelledError
 from cluster.run_queue_client import RunQueueClient
 from cluster.runs import Run, RunState
 from cluster.settings import Settings, load_section
@@ -30,7 +31,6 @@ from realtime.process_broadcaster import get_broadcaster
 from training.data.catalogue import kept_contents
 from training.datasets import DatasetShelf
 from training.errors import ModelVersionNotFoundError, NotEnoughDataError, WorkersFailedError
-from training.evaluation.figures import FALSE_PER_DAY
 from training.evaluation.report import summary
 from training.evaluation.report_files import write_report
 from training.labelling.active_learning import STRATEGY, choose
@@ -39,9 +39,11 @@ from training.registry.promotion import champion
 from training.registry.references import find_version
 from training.registry.storage import Storage
 from training.registry.versions import ModelRegistry
-from training.runs.order import TrainingOrder
+from training.runs.order import FALSE_PER_DAY, TrainingOrder
 from training.runs.retention import RetentionSettings, prune_datasets
 from training.settings import TrainSettings
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
 SAY_EVERY_S = 1.0
@@ -126,6 +128,7 @@ def evaluate_model(
     dataset_id: int | str = "telemetry",
     user_id: int | str = "",
     false_alarms_per_day: float = FALSE_PER_DAY,
+    run_id: str = "",
 ) -> dict[str, Any]:
     """Judge a registered version on a data set, keep the report beside the version, and tell the user.
 
@@ -135,6 +138,7 @@ def evaluate_model(
         dataset_id: see ``docs/datasets.md``; a source is frozen, split as the version's training was.
         user_id: who hears of the progress and the result.
         false_alarms_per_day: per device; what people bear, for the figures at a price.
+        run_id: the run that this is the work of; its row hears of the progress, too.
 
     Returns:
         ``model_id``, ``dataset_id``, ``dataset_digest`` and ``dataset_version``; ``report_path`` on the storage and,
@@ -147,7 +151,7 @@ def evaluate_model(
     """
     from training.runs import judge  # torch, in the task's own worker only
 
-    told = _Progress("evaluate_model", user_id)
+    told = _Progress("evaluate_model", user_id, run_id)
     settings = Settings.load()
     storage = Storage(settings.storage_url)
     engine = open_engine(settings.database_url)
@@ -234,10 +238,12 @@ def active_learning_loop(
 class _Progress:
     """What a task tells its user, at most once a second where it asks for that."""
 
-    def __init__(self, name: str, user_id: int | str) -> None:
+    def __init__(self, name: str, user_id: int | str, run_id: str = "") -> None:
         self._broadcaster = get_broadcaster()
         self._name = name
         self._user_id = user_id or None
+        self._run_id = run_id or None
+        self._queue = RunQueueClient.connect() if run_id else None
         self._said_s = -math.inf
 
     def say(self, percent: float, text: str, *, seldom: bool = False) -> None:
@@ -245,7 +251,12 @@ class _Progress:
         if seldom and now_s - self._said_s < SAY_EVERY_S:
             return
         self._said_s = now_s
-        self._broadcaster.broadcast_task_progress(self._user_id, self._name, percent, text)
+        self._broadcaster.broadcast_task_progress(self._user_id, self._name, percent, text, run_id=self._run_id)
+        if self._queue is not None and self._run_id is not None:
+            try:
+                self._queue.progress(self._run_id, percent, text)
+            except ServiceUnavailableError as error:
+                logger.warning("run %s: %s", self._run_id, error)  # the queue restarts; the work goes on
 
     def end(self, result: dict[str, Any]) -> None:
         self.say(100.0, "done")

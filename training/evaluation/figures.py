@@ -34,7 +34,6 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.bool_]
 
 DAY_S = 86_400.0
-FALSE_PER_DAY = 0.1
 CURVE_POINTS = 120
 MOST_ALARMING = 0.05
 """P-value at which the curve ends: beyond it a device would be in alarm more often than not, and alarms that
@@ -133,7 +132,7 @@ class FigureSettings:
 
     rate: float
     """Share of a healthy series' readings that may alarm: the detector's ``exceedance_rate``."""
-    false_per_day: float = FALSE_PER_DAY
+    false_per_day: float = 0.1
     """False alarms per device and day that people bear, for the figures at a price."""
     quiet: int = 50
     """Readings without one above the threshold after which another one is another alarm."""
