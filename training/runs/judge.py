@@ -19,6 +19,7 @@ from ingest.scorer import load_scorer
 from training.data.snapshots import Dataset
 from training.data.versions import DatasetManifest, read_manifest
 from training.errors import ModelVersionNotFoundError, UnknownDatasetError
+from training.evaluation.baselines import NearestScorer, PcaScorer
 from training.evaluation.figures import FigureSettings
 from training.evaluation.forecasts import ACCURACY_KIND, evaluate
 from training.evaluation.report import Progress, ReportContext, make_report
@@ -75,6 +76,8 @@ def report_on(
     scorers: list[SeriesScorer] = [
         FloorScorer(manifest.model_id, load_scorer(live), detection),
         ar_baseline(detection),
+        PcaScorer(),
+        NearestScorer(),
         ChanceScorer(),
     ]
     context = ReportContext(sites=_sites(engine), trained_on=_trained_on(storage, manifest))
