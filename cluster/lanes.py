@@ -36,7 +36,7 @@ class TaskRoute:
     task: str
     lane: str
     entrypoint: str | None
-    """Shell command of the Ray Job, without the run id; None: not a Job but a ``@task`` function."""
+    """Shell command of the Ray Job, without the run id; None: a ``@task`` function only, and no run of the queue."""
     resources: dict[str, float] = field(default_factory=dict)
     """What its whole worker group takes besides the lane's token."""
 
@@ -57,7 +57,7 @@ ROUTES: dict[str, TaskRoute] = {
         TaskRoute(
             task="train_model", lane="ml_training", entrypoint="python -m training train", resources={"CPU": 1.0}
         ),
-        TaskRoute(task="evaluate_model", lane="ai_processing", entrypoint=None),
+        TaskRoute(task="evaluate_model", lane="ai_processing", entrypoint="python -m training drive"),
         TaskRoute(task="active_learning_loop", lane="ai_processing", entrypoint=None),
         TaskRoute(task="dataset_labeling", lane="ai_processing", entrypoint=None),
     )

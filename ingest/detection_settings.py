@@ -1,7 +1,7 @@
 """One set of parameters for all series: none is tuned to a device.
 
-Chosen with all shipped series in view, so figures on these are not blind; docs/adr/0050 has
-them, and the variants that were left out.
+Chosen with all shipped series in view, so figures on these are not blind; docs/adr/0050 and
+0095 have them, and the variants that were left out.
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 class DetectorSettings:
     """When a series is judged, against what, and when that becomes an alert."""
 
-    exceedance_rate: float = 0.003
+    exceedance_rate: float = 0.004
     """Share of readings whose score may pass the threshold while nothing is wrong; neighbours make one alert."""
     warm_up_readings: int = 256
     """Readings of a series before its first alert."""
     history_size: int = 4096
-    """Readings a series is compared with; older ones leave. About 0.4 MiB of memory per series at the default."""
+    """Readings a series is compared with; older ones leave. About 0.45 MiB of memory per series at the default."""
     max_series: int = 1000
     """Series (tenant, device, metric) kept; beyond it the one longest silent leaves and starts anew later."""
     min_threshold: float = 5.0

@@ -1,9 +1,10 @@
 """How one series is judged: its window, its baseline, its ranks and its threshold.
 
-A reading is described by four features (residual of the model, value, mean and standard
-deviation of the last 50 values); ``conformal.py`` ranks six of their tails against the
-series' own past and the sum is the score. Decides nothing about alerts. Invariants: what is
-fitted (normaliser, baseline, threshold) changes only between blocks counted from the
+A reading is described by five features (residual of the model, value, mean and standard
+deviation of the last 50 values, and their distance to all that was before, see
+``prototypes.py``); ``conformal.py`` ranks seven of their tails against the series' own past
+and the sum is the score. Decides nothing about alerts. Invariants: what is fitted
+(normaliser, baseline, prototypes, threshold) changes only between blocks counted from the
 series' first reading; every score of the window comes from one model version.
 
 Shapes: M readings of a piece, N of the window, T tails.
@@ -17,15 +18,16 @@ from numpy.typing import NDArray
 from ingest.baseline import ARBaseline
 from ingest.conformal import HIGH, LOW, Features, RankHistory, Ranks, Tail
 from ingest.detection_settings import BLOCK, TAIL_SHARE, DetectorSettings
+from ingest.prototypes import WIDTH, Prototypes
 from ingest.scorer import Residuals, Scorer, Windows
 from ingest.windows import Normaliser, Point, SeriesKey, SeriesWindow
 
-RESIDUAL, VALUE, MEAN, DEVIATION = range(4)
-NUM_FEATURES = 4
-SMOOTHING = 50
+RESIDUAL, VALUE, MEAN, DEVIATION, DISTANCE = range(5)
+NUM_FEATURES = 5
+SMOOTHING = WIDTH
 """Readings of the moving mean and deviation."""
 
-TAILS = ((RESIDUAL, HIGH), (VALUE, HIGH), (VALUE, LOW), (MEAN, HIGH), (MEAN, LOW), (DEVIATION, HIGH))
+TAILS = ((RESIDUAL, HIGH), (VALUE, HIGH), (VALUE, LOW), (MEAN, HIGH), (MEAN, LOW), (DEVIATION, HIGH), (DISTANCE, HIGH))
 TAIL_TEXTS = (
     "harder to predict",
     "higher",
@@ -33,6 +35,7 @@ TAIL_TEXTS = (
     f"higher on average over {SMOOTHING} readings",
     f"lower on average over {SMOOTHING} readings",
     f"less steady over {SMOOTHING} readings",
+    f"farther over {SMOOTHING} readings from all before",
 )
 
 IMMATURE = 100
@@ -89,6 +92,7 @@ class Series:
         self._settings = settings
         self._ranks = RankHistory(TAILS, settings.history_size)
         self._normaliser: Normaliser | None = None
+        self._prototypes: Prototypes | None = None
         self._next_fit = BLOCK
         self._origin: float | None = None
 
@@ -142,6 +146,7 @@ class Series:
         if residuals is None and self.baseline is not None:
             residuals = self.baseline.residuals(piece.windows)
         features = self._features(piece.indices, residuals)
+        self.window.distance[piece.indices] = features[DISTANCE]
         ranks_TM = self._ranks.judge(features)
         scores_M = _summed(ranks_TM)
         threshold, tail = self.threshold, self.tail
@@ -169,7 +174,10 @@ class Series:
         judged = self._judged(waiting_M)
         if len(judged) == 0:
             return
-        ranks = self._ranks.refill(self._features(judged, residuals), unsorted=BLOCK - self._ranks.room)
+        features = self._features(judged, residuals)
+        # As they were when the readings came: the prototypes of now have seen them.
+        features[DISTANCE] = self.window.distance[judged]
+        ranks = self._ranks.refill(features, unsorted=BLOCK - self._ranks.room)
         self.window.score[judged] = _summed(ranks)
         self._fit_tail()
 
@@ -194,6 +202,8 @@ class Series:
         smooth_M = indices_M[indices_M >= SMOOTHING - 1]
         if len(smooth_M):
             recent = self.window.windows(smooth_M, SMOOTHING) - centre
+            if self._prototypes is not None:
+                features[DISTANCE, -len(smooth_M) :] = self._prototypes.distances(recent)
             # reduce and not mean/std: with one reading a call, numpy's Python layer was half of the cost.
             mean_M = np.add.reduce(recent, axis=1) / SMOOTHING
             recent -= mean_M[:, None]
@@ -204,8 +214,6 @@ class Series:
             features[DEVIATION, -len(smooth_M) :] = deviation_M
         return features
 
-    _first_value: float | None = None
-
     def _end_block(self) -> None:
         total = self.window.total
         if total >= self._next_fit and len(self.window) > 2 * self._settings.context:
@@ -215,6 +223,8 @@ class Series:
                 context=self._settings.context,
                 ridge=self._settings.ridge,
             )
+            if len(self.window) > 2 * WIDTH and self._origin is not None:
+                self._prototypes = Prototypes.fit(self.window.value - self._origin)
             self._next_fit = total + max(BLOCK // 2, min(total // 4, MAX_FIT_STEP))
         self._fit_tail()
 

@@ -95,7 +95,7 @@ def cut_windows(values_N: NDArray[Float], ends_B: NDArray[np.intp], width: int) 
 class SeriesWindow:
     """The last ``capacity`` points of one series, as columns."""
 
-    COLUMNS = ("ts", "seq", "value", "recorded_s", "score")
+    COLUMNS = ("ts", "seq", "value", "recorded_s", "score", "distance")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -121,6 +121,11 @@ class SeriesWindow:
         """Scores as judged; NaN where the series was not warm."""
         return self._columns[4, self._start : self._end]
 
+    @property
+    def distance(self) -> Floats:
+        """Distances to what the series did before, as judged; NaN where nobody could say."""
+        return self._columns[5, self._start : self._end]
+
     def is_newer(self, point: Point) -> bool:
         """Tell whether ``point`` belongs behind all others."""
         if self._end == self._start:
@@ -133,7 +138,7 @@ class SeriesWindow:
         count = len(points)
         self._make_room(count)
         self._columns[:4, self._end : self._end + count] = np.array(points).T
-        self._columns[4, self._end : self._end + count] = np.nan
+        self._columns[4:, self._end : self._end + count] = np.nan
         self._end += count
         self._start = max(self._start, self._end - self.capacity)
         self.total += count
@@ -157,7 +162,7 @@ class SeriesWindow:
         self._make_room(1)
         at = self._start + index
         self._columns[:, at + 1 : self._end + 1] = self._columns[:, at : self._end].copy()
-        self._columns[:, at] = (*point, np.nan)
+        self._columns[:, at] = (*point, np.nan, np.nan)
         self._end += 1
         self.total += 1
         if is_full:

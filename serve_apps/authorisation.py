@@ -112,6 +112,8 @@ ROUTES: Mapping[tuple[str, str], Role | Access] = {
     ("GET", "/api/v1/models/journal"): Role.VIEWER,
     ("GET", "/api/v1/models/{}/{}"): Role.VIEWER,
     ("GET", "/api/v1/models/of-alert/{}"): Role.VIEWER,
+    ("GET", "/api/v1/models/{}/versions/{}/report"): Role.VIEWER,
+    ("POST", "/api/v1/models/{}/versions/{}/report"): Role.ENGINEER,
     ("POST", "/api/v1/models/promote"): Role.ENGINEER,
     ("POST", "/api/v1/models/rollback"): Role.ENGINEER,
     ("GET", "/api/v1/datasets"): Role.VIEWER,

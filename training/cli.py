@@ -19,17 +19,19 @@ from rich.table import Table
 from cluster.errors import ClusterError
 from cluster.run_queue_client import RunQueueClient, current_submission_id
 from cluster.runs import Run, RunState, run_to_json
-from training import cli_datasets, cli_models
+from training import cli_datasets, cli_models, cli_reports
 from training.runs.compare import compare as side_by_side
 from training.runs.driver import connect_ray, drive
 from training.runs.job_logs import read_logs
 from training.runs.order import TrainingOrder
 from training.runs.terminal import describe, open_display, watch
+from training.tasks import evaluate_model
 
 app = typer.Typer(help="Train models on the floor's telemetry.", no_args_is_help=True, add_completion=False)
 
 app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_datasets.app)
+app.add_typer(cli_reports.app)
 
 EXIT_CODES = {RunState.SUCCEEDED: 0, RunState.CANCELLED: 130}
 
@@ -67,6 +69,17 @@ def train(
             ended = drive(queue, queue.register(submission_id, order.to_request()), display)
         else:
             ended = _follow(queue, queue.submit(order.to_request()), display.show)
+    display.show(ended)
+    raise typer.Exit(EXIT_CODES.get(ended.state, 1))
+
+
+@app.command("drive", hidden=True)
+def drive_run(run_id: Annotated[str, typer.Option(help="Run to drive; given by the run queue.")]) -> None:
+    """Carry out a run that the queue started; for its jobs."""
+    display = open_display(as_json=False)
+    connect_ray()
+    queue = RunQueueClient.connect()
+    ended = drive(queue, queue.get(run_id), display, evaluate_model.submit)
     display.show(ended)
     raise typer.Exit(EXIT_CODES.get(ended.state, 1))
 

@@ -116,6 +116,23 @@ class ModelVersionNotFoundError(TrainingError):
         return f"{self.model_type} has no version {self.version!r}"
 
 
+class ReportNotFoundError(TrainingError):
+    """A version was not judged yet, or not on this data set."""
+
+    def __init__(self, model_type: str, version: str, dataset_id: str) -> None:
+        super().__init__(model_type, version, dataset_id)
+        self.model_type = model_type
+        self.version = version
+        self.dataset_id = dataset_id
+
+    def __str__(self) -> str:
+        on = f" on data set {self.dataset_id[:12]}" if self.dataset_id else ""
+        return (
+            f"{self.model_type}@{self.version} has no report{on}: "
+            f"python -m training evaluate {self.model_type}:{self.version} --dataset NAME"
+        )
+
+
 class CheckpointError(TrainingError):
     """A checkpoint cannot be used to continue this run."""
 

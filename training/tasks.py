@@ -6,6 +6,8 @@ Invariant: what is asked for here, on the page, over HTTP or by the command line
 the same kind of run.
 """
 
+import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,28 +15,38 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster import metrics
-from cluster.errors import TaskCancelledError
+from cluster.errors import ServiceUnavailableError, TaskCancelledError
 from cluster.run_queue_client import RunQueueClient
 from cluster.runs import Run, RunState
 from cluster.settings import Settings, load_section
 from cluster.store import open_engine
 from cluster.task import task
+from ingest.alerts.model import iso
 from ingest.baseline import NAME, VERSION
 from ingest.detection_settings import DetectorSettings
 from ingest.live_models import LiveModel
 from ingest.scorer import load_scorer
 from realtime.messages import MessageType
 from realtime.process_broadcaster import get_broadcaster
+from training.data.catalogue import kept_contents
 from training.datasets import DatasetShelf
-from training.errors import WorkersFailedError
+from training.errors import ModelVersionNotFoundError, NotEnoughDataError, WorkersFailedError
+from training.evaluation.report import summary
+from training.evaluation.report_files import write_report
 from training.labelling.active_learning import STRATEGY, choose
 from training.labelling.label_client import LabelQueueClient
 from training.registry.promotion import champion
+from training.registry.references import find_version
 from training.registry.storage import Storage
-from training.runs.order import TrainingOrder
+from training.registry.versions import ModelRegistry
+from training.runs.order import FALSE_PER_DAY, TrainingOrder
+from training.runs.retention import RetentionSettings, prune_datasets
 from training.settings import TrainSettings
 
+logger = logging.getLogger(__name__)
+
 POLL_S = 0.5
+SAY_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,32 +123,66 @@ train_model = TrainModel()
 
 
 @task(lane="ai_processing", name="evaluate_model")
-def evaluate_model(model_id: str, dataset_id: int | str = "telemetry", user_id: int | str = "") -> dict[str, Any]:
-    """Judge a registered version on a data set and tell the user.
+def evaluate_model(
+    model_id: str,
+    dataset_id: int | str = "telemetry",
+    user_id: int | str = "",
+    false_alarms_per_day: float = FALSE_PER_DAY,
+    run_id: str = "",
+) -> dict[str, Any]:
+    """Judge a registered version on a data set, keep the report beside the version, and tell the user.
 
     Args:
-        model_id: ``anomaly_detector@<version>``, or the model type alone for its newest version.
-        dataset_id: see ``docs/datasets.md``.
+        model_id: ``anomaly_detector@<version>``, an alias such as ``anomaly_detector:champion``, or the model type
+            alone for its newest version.
+        dataset_id: see ``docs/datasets.md``; a source is frozen, split as the version's training was.
         user_id: who hears of the progress and the result.
+        false_alarms_per_day: per device; what people bear, for the figures at a price.
+        run_id: the run that this is the work of; its row hears of the progress, too.
 
     Returns:
-        ``model_id``, ``dataset_digest`` and ``dataset_version``, ``accuracy`` with its ``accuracy_kind``, and all
-        ``metrics``.
-    """
-    from training.runs.judge import judge_version  # torch, in the task's own worker only
+        ``model_id``, ``dataset_id``, ``dataset_digest`` and ``dataset_version``; ``report_path`` on the storage and,
+        by scorer, ``report``: its figures (see ``docs/evaluation.md``); of a forecaster also ``accuracy`` with its
+        ``accuracy_kind``, and all ``metrics``.
 
-    broadcaster = get_broadcaster()
-    storage = Storage(Settings.load().storage_url)
-    broadcaster.broadcast_task_progress(user_id or None, "evaluate_model", 10.0, f"reading {dataset_id}")
-    with _shelf(user_id) as shelf:
-        dataset = shelf.open(str(dataset_id), TrainSettings(), time.time())
-    broadcaster.broadcast_task_progress(user_id or None, "evaluate_model", 50.0, f"judging {model_id}")
-    result = judge_version(storage, model_id, dataset)
-    broadcaster.broadcast_task_progress(user_id or None, "evaluate_model", 100.0, "done")
-    if user_id:
-        broadcaster.broadcast_to_user(
-            user_id, MessageType.TASK_COMPLETE, {"task_name": "evaluate_model", "result": result}
-        )
+    Raises:
+        ModelVersionNotFoundError, ModelFileError, ScorerError: there is no such version, or it cannot judge.
+        UnknownDatasetError, NotEnoughDataError: there is nothing to judge it on.
+    """
+    from training.runs import judge  # torch, in the task's own worker only
+
+    told = _Progress("evaluate_model", user_id, run_id)
+    settings = Settings.load()
+    storage = Storage(settings.storage_url)
+    engine = open_engine(settings.database_url)
+    try:
+        manifest = find_version(ModelRegistry(storage), engine, model_id)
+        told.say(5.0, f"reading {dataset_id}")
+        shelf = DatasetShelf(storage, engine, str(user_id))
+        dataset = shelf.open(str(dataset_id), judge.settings_of(manifest), time.time())
+        prune_datasets(storage, load_section(RetentionSettings), kept_contents(engine) | {dataset.digest})
+        report = judge.report_on(
+            storage, engine, manifest, dataset, false_alarms_per_day,
+            lambda percent, text: told.say(10.0 + 0.8 * percent, text, seldom=True),
+        )  # fmt: skip
+    finally:
+        engine.dispose()  # the worker is warm: it outlives this task
+    told.say(90.0, f"forecasting with {manifest.model_id}")
+    try:
+        forecasts = judge.judge_forecasts(storage, manifest, dataset)
+    except (ModelVersionNotFoundError, NotEnoughDataError):
+        forecasts = {}  # no forecaster, or a data set that is long enough for its alerts only
+    made = {"created_at": iso(time.time()), "created_by": str(user_id), "forecasts": forecasts}
+    path = write_report(storage, manifest.model_type, manifest.version, report | made)
+    result = {
+        "model_id": manifest.model_id,
+        "dataset_id": dataset.name,
+        "dataset_digest": dataset.digest,
+        "dataset_version": dataset.id,
+        "report_path": path,
+        "report": summary(report),
+    } | forecasts
+    told.end(result)
     return result
 
 
@@ -187,6 +233,36 @@ def active_learning_loop(
             user_id, MessageType.TASK_COMPLETE, {"task_name": "active_learning_loop", "result": result}
         )
     return result
+
+
+class _Progress:
+    """What a task tells its user, at most once a second where it asks for that."""
+
+    def __init__(self, name: str, user_id: int | str, run_id: str = "") -> None:
+        self._broadcaster = get_broadcaster()
+        self._name = name
+        self._user_id = user_id or None
+        self._run_id = run_id or None
+        self._queue = RunQueueClient.connect() if run_id else None
+        self._said_s = -math.inf
+
+    def say(self, percent: float, text: str, *, seldom: bool = False) -> None:
+        now_s = time.monotonic()
+        if seldom and now_s - self._said_s < SAY_EVERY_S:
+            return
+        self._said_s = now_s
+        self._broadcaster.broadcast_task_progress(self._user_id, self._name, percent, text, run_id=self._run_id)
+        if self._queue is not None and self._run_id is not None:
+            try:
+                self._queue.progress(self._run_id, percent, text)
+            except ServiceUnavailableError as error:
+                logger.warning("run %s: %s", self._run_id, error)  # the queue restarts; the work goes on
+
+    def end(self, result: dict[str, Any]) -> None:
+        self.say(100.0, "done")
+        if self._user_id:
+            told = {"task_name": self._name, "result": result}
+            self._broadcaster.broadcast_to_user(self._user_id, MessageType.TASK_COMPLETE, told)
 
 
 @contextmanager

@@ -42,7 +42,13 @@ from ingest.errors import (
     VersionConflictError,
 )
 from serve_apps.auth import Identity
-from training.errors import ModelFileError, ModelVersionNotFoundError, StaleLeaseError, UnknownDatasetError
+from training.errors import (
+    ModelFileError,
+    ModelVersionNotFoundError,
+    ReportNotFoundError,
+    StaleLeaseError,
+    UnknownDatasetError,
+)
 
 MAX_PAGE = 500
 MAX_DEPTH = 32
@@ -57,6 +63,7 @@ NOT_FOUND = (
     RunNotFoundError,
     SilenceNotFoundError,
     ModelVersionNotFoundError,
+    ReportNotFoundError,
 )
 INVALID = (UnknownTaskError, UnknownLaneError, DirectoryReferenceError)
 CONFLICT = (

@@ -1,4 +1,4 @@
-"""Models over HTTP: which version is live, which exist, what each came from, and who may change that.
+"""Models over HTTP: which version is live, which exist, what each came from, how good it is, and who may change that.
 
 The aliases are ``training.registry``'s. Invariants: a promotion by hand names the champion that
 it replaces, so of two people at the same moment one is told; what a tenant sees of a version is its
@@ -10,12 +10,14 @@ import time
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Request
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from pydantic import Field, StringConstraints
 from sqlalchemy import select
 
 from cluster import names
 from cluster.clock import SystemClock
+from cluster.ids import new_id
+from cluster.runs import run_to_json
 from cluster.settings import load_section
 from cluster.store import read_transaction
 from ingest.alerts.model import iso
@@ -26,19 +28,25 @@ from realtime.errors import HubUnavailableError
 from realtime.messages import MessageType, encode
 from realtime.publication import Draft, Priority
 from serve_apps import audit
-from serve_apps.api.border import ApiRoute, Body, Id, Limit, tenant_of
-from serve_apps.api.trainings import model_types
+from serve_apps.api.border import ApiRoute, Body, Id, Limit, RequestId, json_answer, tenant_of
+from serve_apps.api.runs import submit
+from serve_apps.api.trainings import evaluation_request, model_types
 from serve_apps.auth import Identity, Role
 from serve_apps.authorisation import require
 from serve_apps.deps import GatewayDeps, deps_of
-from training.errors import ModelFileError, ModelVersionNotFoundError
+from training.data import catalogue
+from training.data.snapshots import TELEMETRY
+from training.errors import ModelFileError, ModelVersionNotFoundError, ReportNotFoundError, UnknownDatasetError
+from training.evaluation.report_files import list_reports, read_report
 from training.registry import lineage
 from training.registry.gates import PromotionSettings
 from training.registry.keeper import model_update
 from training.registry.manifest import Manifest
 from training.registry.promotion import journal, promote
+from training.registry.references import find_version
 from training.registry.storage import Storage
 from training.registry.versions import ModelRegistry, describe, read_manifest
+from training.runs.order import FALSE_PER_DAY, LEAST_FALSE_PER_DAY, MOST_FALSE_PER_DAY
 
 router = APIRouter(prefix="/api/v1/models", route_class=ApiRoute)
 
@@ -51,6 +59,7 @@ TELL_TIMEOUT_S = 2.0
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 InPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Reference = Annotated[str | None, Query(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,191}$")]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Revision = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
@@ -70,6 +79,17 @@ class RollbackBody(Body):
 
     expected_revision: Revision
     reason: Reason
+
+
+class ReportBody(Body):
+    """On what a version is to be judged, and at what price."""
+
+    dataset_id: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,256}$")] = TELEMETRY
+    false_alarms_per_day: Annotated[
+        float, Field(ge=LEAST_FALSE_PER_DAY, le=MOST_FALSE_PER_DAY, allow_inf_nan=False)
+    ] = FALSE_PER_DAY
+    """Per device; what people bear, for the figures at a price."""
+    request_id: RequestId | None = None
 
 
 @router.get("")
@@ -128,6 +148,44 @@ async def get_model(
     deps = deps_of(request)
     found = await asyncio.to_thread(_read_lineage, deps, model_type, version)
     return found if identity.is_floor_wide else _for_tenants(found)
+
+
+@router.get("/{model_type}/versions/{version}/report")
+async def get_report(
+    request: Request,
+    identity: Annotated[Identity, Depends(require(Role.VIEWER))],
+    model_type: InPath,
+    version: InPath,
+    dataset: Reference = None,
+) -> Response:
+    """Return a version's report: the one on a data set, or the newest that the caller may see."""
+    deps = deps_of(request)
+    reference = f"{model_type}:{version}"
+    report = await asyncio.to_thread(_read_report, deps, reference, dataset or "", tenant_of(identity))
+    if not identity.is_floor_wide:
+        report.pop("created_by", None)  # people of the floor are not a tenant's business
+    return json_answer(report)
+
+
+@router.post("/{model_type}/versions/{version}/report", status_code=201)
+async def make_report(
+    request: Request,
+    identity: Annotated[Identity, Depends(require(Role.ENGINEER))],
+    model_type: InPath,
+    version: InPath,
+    body: ReportBody,
+) -> dict[str, Any]:
+    """Judge a version on a data set: put ``evaluate_model`` into its lane; with the same ``request_id`` once only."""
+    deps = deps_of(request)
+    arguments = {
+        # By its name: what champion means may have changed when the run begins.
+        "model_id": (await asyncio.to_thread(_find_version, deps, f"{model_type}:{version}")).model_id,
+        "dataset_id": body.dataset_id,
+        "false_alarms_per_day": body.false_alarms_per_day,
+    }
+    request_id = body.request_id or new_id()
+    wanted = await asyncio.to_thread(evaluation_request, arguments, identity, request_id, deps.engine)
+    return run_to_json(await submit(deps.run_queue, wanted))
 
 
 @router.post("/promote")
@@ -199,6 +257,27 @@ def _read_lineage(deps: GatewayDeps, model_type: str, version: str) -> dict[str,
     manifest = ModelRegistry(Storage(deps.settings.storage_url)).manifest(model_type, version)
     with read_transaction(deps.engine) as connection:
         return lineage.of_version(connection, manifest)
+
+
+def _find_version(deps: GatewayDeps, reference: str) -> Manifest:
+    return find_version(ModelRegistry(Storage(deps.settings.storage_url)), deps.engine, reference)
+
+
+def _read_report(deps: GatewayDeps, reference: str, dataset: str, tenant: str | None) -> dict[str, Any]:
+    """Return a report on what ``tenant`` may see; on the rest there is none."""
+    manifest = _find_version(deps, reference)
+    storage = Storage(deps.settings.storage_url)
+    if tenant is None and not dataset:
+        return read_report(storage, manifest.model_type, manifest.version)
+    judged_on = [dataset] if dataset else list_reports(storage, manifest.model_type, manifest.version)
+    for one in judged_on:
+        try:
+            found = catalogue.resolve(deps.engine, one)
+        except UnknownDatasetError:
+            continue
+        if catalogue.is_visible(found, tenant):
+            return read_report(storage, manifest.model_type, manifest.version, found.id)
+    raise ReportNotFoundError(manifest.model_type, manifest.version, "")
 
 
 def _read_alias(deps: GatewayDeps, alias: str) -> LiveModel | None:

@@ -1,6 +1,6 @@
 """Runs over HTTP: list, start, follow, cancel.
 
-The queue decides (``cluster.run_queue``); what a training accepts is checked at this
+The queue decides (``cluster.run_queue``); what a training or an evaluation accepts is checked at this
 border, so that a mistake is answered now and not by a job a minute later. Invariant: a
 run of a foreign tenant is not found.
 """
@@ -13,17 +13,23 @@ from pydantic import Field
 
 from cluster.errors import RunNotFoundError
 from cluster.ids import new_id
+from cluster.run_queue_client import RunQueueClient
 from cluster.runs import Run, RunRequest, RunState, run_to_json
 from serve_apps.api.border import ApiRoute, Body, Id, JsonObject, Limit, RequestId, tenant_of
-from serve_apps.api.trainings import training_request
+from serve_apps.api.trainings import evaluation_request, training_request
 from serve_apps.auth import Identity, Role
 from serve_apps.authorisation import require
 from serve_apps.deps import deps_of
+from training.runs.order import EVALUATION, TASK
 
 router = APIRouter(prefix="/api/v1/runs", route_class=ApiRoute)
 
 MOST_LISTED = 1000
 """Runs the queue is asked for when it holds those of several tenants."""
+
+
+CHECKED = {TASK: training_request, EVALUATION: evaluation_request}
+"""Arguments of tasks that are looked at before the queue sees them."""
 
 
 class RunBody(Body):
@@ -69,9 +75,9 @@ async def start_run(
 ) -> dict[str, Any]:
     """Put a run into its lane; with the same ``request_id`` once only."""
     request_id = body.request_id or new_id()
-    if body.task == "train_model":
-        engine = deps_of(request).engine
-        wanted = await asyncio.to_thread(training_request, body.arguments, identity, request_id, engine)
+    check = CHECKED.get(body.task)
+    if check is not None:
+        wanted = await asyncio.to_thread(check, body.arguments, identity, request_id, deps_of(request).engine)
     else:
         wanted = RunRequest(
             task=body.task,
@@ -80,10 +86,19 @@ async def start_run(
             tenant=identity.tenant,
             request_id=request_id,
         )
-    run = await deps_of(request).run_queue.asubmit(wanted)
+    return run_to_json(await submit(deps_of(request).run_queue, wanted))
+
+
+async def submit(queue: RunQueueClient, wanted: RunRequest) -> Run:
+    """Put a run into its lane; with the same ``request_id`` once only.
+
+    Raises:
+        HTTPException: 409, the id was used for another run.
+    """
+    run = await queue.asubmit(wanted)
     if (run.task, run.arguments, run.tenant) != (wanted.task, wanted.arguments, wanted.tenant):
-        raise HTTPException(409, f"request_id {body.request_id!r} was used for another run")
-    return run_to_json(run)
+        raise HTTPException(409, f"request_id {wanted.request_id!r} was used for another run")
+    return run
 
 
 @router.post("/{run_id}/cancel")

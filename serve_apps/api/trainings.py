@@ -1,4 +1,4 @@
-"""What may be trained from here: model types, data sets, and whether a request fits them.
+"""What may be trained and judged from here: model types, data sets, and whether a request fits them.
 
 No routes. Names only: whether a data set holds enough readings is seen when the run
 reads it. Invariant: a tenant's engineer trains on the recordings and on the own tenant's
@@ -21,10 +21,11 @@ from serve_apps.auth import Identity
 from training.data import catalogue
 from training.data.snapshots import RECORDED, TELEMETRY
 from training.errors import TrainingError, UnknownDatasetError
-from training.runs.order import TrainingOrder
+from training.runs.order import FALSE_PER_DAY, EvaluationOrder, TrainingOrder
 
 SCORERS = "watchfloor.scorers"
 
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}([:@][A-Za-z0-9][A-Za-z0-9._-]{0,127})?")
 _TELEMETRY = re.compile(rf"{TELEMETRY}:({LEVEL})/({LEVEL})")
 
 
@@ -71,6 +72,37 @@ def training_request(arguments: dict[str, Any], identity: Identity, request_id: 
         return TrainingOrder(**arguments, user_id=identity.user_id, tenant=identity.tenant).to_request(request_id)
     except TrainingError as error:
         raise HTTPException(422, str(error)) from error
+
+
+def evaluation_request(arguments: dict[str, Any], identity: Identity, request_id: str, engine: Engine) -> RunRequest:
+    """Return the run that judges a version.
+
+    Args:
+        arguments: ``model_id`` and, if wanted, ``dataset_id`` and ``false_alarms_per_day``.
+        identity: who asks.
+        request_id: makes asking twice safe.
+        engine: the SQL store, where data sets are listed.
+
+    Raises:
+        HTTPException: 422 with what is wrong, 403 for telemetry of others.
+    """
+    unknown = set(arguments) - {"model_id", "dataset_id", "false_alarms_per_day"}
+    if unknown:
+        raise HTTPException(422, f"arguments: no such argument: {', '.join(sorted(unknown))}")
+    if not isinstance(arguments.get("model_id"), str) or not _VERSION.fullmatch(arguments["model_id"]):
+        raise HTTPException(422, "arguments.model_id must be TYPE, TYPE:VERSION, or TYPE:champion")
+    price = arguments.get("false_alarms_per_day", FALSE_PER_DAY)
+    if not isinstance(price, int | float) or isinstance(price, bool):
+        raise HTTPException(422, "arguments.false_alarms_per_day must be a number")
+    dataset_id = arguments.get("dataset_id", TELEMETRY)
+    _check_dataset(dataset_id, tenant_of(identity), engine)
+    try:
+        order = EvaluationOrder(
+            model_id=arguments["model_id"], dataset_id=dataset_id, false_alarms_per_day=float(price)
+        )
+    except ValueError as error:
+        raise HTTPException(422, f"arguments: {error}") from error
+    return order.to_request(identity.user_id, identity.tenant, request_id)
 
 
 def _check_dataset(name: object, tenant: str | None, engine: Engine) -> None:

@@ -83,6 +83,8 @@ export const api = {
   releaseLabels: (session, isLeaving = false) => call("POST", "labels/release", { session }, isLeaving),
   modelOf: (alert) => call("GET", `models/of-alert/${encodeURIComponent(alert)}`),
   rollBack: (revision, reason) => call("POST", "models/rollback", { expected_revision: revision, reason }),
+  report: (type, version, params = {}) => call("GET", `models/${encodeURIComponent(type)}/versions/${encodeURIComponent(version)}/report${query(params)}`),
+  makeReport: (type, version, body) => call("POST", `models/${encodeURIComponent(type)}/versions/${encodeURIComponent(version)}/report`, { ...body, request_id: requestId() }),
   deadLetters: (params = {}) => call("GET", `dead-letters${query(params)}`),
   replayDeadLetters: (ids) => call("POST", "dead-letters/replay", { ids }),
 };

@@ -25,6 +25,7 @@ import { Toasts } from "./toasts.js";
 import { TopBar } from "./topbar.js";
 import { Labels } from "./labels.js";
 import { Models } from "./models.js";
+import { Reports } from "./reports.js";
 import { Training } from "./training.js";
 import { View } from "./view.js";
 
@@ -47,9 +48,11 @@ const table = new AlertsTable({ store, view, sparks, clock, onOpen: (id) => draw
 new TopBar({ store, view, clock, onReconnect: () => reconnect() });
 new Devices({ store, view, clock });
 new DeviceCard({ store, view, api, clock, toasts, listen: (channel, isWanted) => (isWanted ? client?.subscribe(channel) : client?.unsubscribe(channel)) });
-new Training({ store, api, clock, toasts });
+const reports = new Reports({ store, api });
+const onReport = (model) => reports.open(model);
+new Training({ store, api, clock, toasts, onReport });
 const labels = new Labels({ store, api, toasts, hold: (session) => client?.tell("hold_labels", { session }) });
-new Models({ store, api, clock, toasts, reload: () => loadModels() });
+new Models({ store, api, clock, toasts, onReport, reload: () => loadModels() });
 new Machine({ store, api, clock });
 
 let client = null;

@@ -13,8 +13,8 @@ const SHOWN = 8;
 const WORDS = { timed_out: "timed out" };
 
 export class Training {
-  constructor({ store, api, clock, toasts }) {
-    Object.assign(this, { store, api, clock, toasts });
+  constructor({ store, api, clock, toasts, onReport }) {
+    Object.assign(this, { store, api, clock, toasts, onReport });
     this.list = byId("runs");
     this.form = byId("train-form");
     this.form.addEventListener("submit", (event) => this._start(event));
@@ -86,13 +86,14 @@ export class Training {
       when: h("time", { class: "run-when" }),
       percent: h("b", { class: "run-percent" }),
       cancel: h("button", { type: "button", class: "button small", onclick: () => this._cancel(id) }, "Cancel"),
+      report: h("button", { type: "button", class: "button small report-open", onclick: () => this.onReport(this.store.runs.get(id).result.model_id) }, "Report"),
       fill: h("div", { class: "bar-fill" }),
       message: h("p", { class: "run-message" }),
       plot: h("div", { class: "run-plot" }),
     };
     node.bar = h("div", { class: "bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100" }, node.fill);
     node.root = h("article", { class: "run", "data-id": id },
-      h("div", { class: "run-line" }, node.state, node.name, node.percent, node.when, node.cancel), node.bar, node.message, node.plot);
+      h("div", { class: "run-line" }, node.state, node.name, node.percent, node.when, node.report, node.cancel), node.bar, node.message, node.plot);
     return node;
   }
 
@@ -100,7 +101,8 @@ export class Training {
     const isOver = FINISHED.has(run.state);
     const percent = run.state === "succeeded" ? 100 : Math.max(0, Math.min(100, run.progress ?? 0));
     const { arguments: args = {} } = run;
-    const name = `${args.model_type ?? run.model_type ?? run.task} · ${args.dataset_id ?? run.dataset_id ?? ""}`;
+    const what = run.task === "evaluate_model" ? `report of ${args.model_id}` : (args.model_type ?? run.model_type ?? run.task);
+    const name = `${what} · ${args.dataset_id ?? run.dataset_id ?? ""}`;
     setAttr(node.root, "data-state", run.state);
     setText(node.state, WORDS[run.state] ?? run.state);
     setAttr(node.state, "data-state", run.state);
@@ -114,6 +116,7 @@ export class Training {
     node.fill.style.transform = `scaleX(${percent / 100})`;
     setAttr(node.bar, "aria-valuenow", Math.round(percent));
     setAttr(node.bar, "aria-label", `${name}, ${run.state}`);
+    node.report.hidden = run.state !== "succeeded" || !run.result?.model_id?.includes("@");
     node.cancel.hidden = isOver;
     node.cancel.disabled = !this.store.config?.may.cancel || Boolean(node.isCancelling) || Boolean(run.stopping);
     setText(node.message, this._sentence(run, isOver));

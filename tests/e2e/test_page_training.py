@@ -44,7 +44,7 @@ def start(page: Page, dataset: str) -> str:
 
 
 def test_a_training_moves_its_bar_and_its_model_judges_next(page: Page, floor: "Floor") -> None:
-    """Rank 0's values rise on the page and at an SDK, a loss is among them, and the next alert names the version."""
+    """Rank 0's values rise on the page and at an SDK, its report is drawn, and the next alert names the version."""
     # A tenth of the floor's first minutes is enough telemetry; before that the run would say so and fail.
     eventually(lambda: get(page, "status")["readings_total"] > 8000, 120)
     page.evaluate(WATCH)
@@ -69,6 +69,17 @@ def test_a_training_moves_its_bar_and_its_model_judges_next(page: Page, floor: "
     rising = [value for index, value in enumerate(percents) if index == 0 or value > max(percents[:index])]
     assert rising == percents, "the bar went back"
     assert len(set(percents)) >= 5
+
+    # Its report: asked for on the page, made by a run of its own, drawn beside the baselines.
+    run.locator(".report-open").click()
+    report = page.locator("#report")
+    expect(report.locator(".report-state")).to_contain_text("not judged yet")
+    report.get_by_label("Data set").select_option("recorded:ec2_request_latency_system_failure")
+    report.get_by_text("Make a report").click()
+    expect(report.locator("tr[data-kind='model'] th")).to_have_text(version, timeout=WORKER_START_MS)
+    expect(report.locator("tr[data-kind='baseline'] th").first).to_have_text("ar-baseline")
+    expect(report.get_by_role("img")).to_have_count(5)
+    report.get_by_text("Close").click()
 
     page.locator("#tab-all").click()
     page.locator("#sort").select_option("newest")

@@ -28,7 +28,7 @@ from tests.signals import SHIFT, a_day_with_faults
 
 pytestmark = pytest.mark.redis
 
-SETTINGS = DetectorSettings(min_threshold=7.0, batch_readings=137)
+SETTINGS = DetectorSettings(min_threshold=8.0, batch_readings=137)
 
 MakeService = Callable[..., DetectorService]
 

@@ -44,7 +44,10 @@ from training.data.labels import NO_LABELS
 from training.data.snapshots import Series
 from training.data.tabular import Readings
 from training.datasets import DatasetShelf
+from training.evaluation.report import FORMAT
+from training.evaluation.report_files import write_report
 from training.registry.storage import Storage
+from training.registry.versions import ModelRegistry
 from training.settings import TrainSettings
 
 TENANTS = ("alpha", "beta")
@@ -107,7 +110,7 @@ GETS = (
     "/api/v1/silences/{silence}", "/api/v1/heartbeats", "/api/v1/dead-letters/{letter}", "/api/v1/notifications/dead",
     "/api/v1/datasets", "/api/v1/datasets?limit=1", "/api/v1/datasets/{dataset}",
     "/api/v1/circuits", "/api/v1/models/journal", "/api/v1/models/of-alert/{alert}", "/api/v1/models/{model}",
-    "/api/v1/labels",
+    "/api/v1/models/{version}/report", "/api/v1/models/{version}/report?dataset={dataset}", "/api/v1/labels",
 )  # fmt: skip
 POSTS = (
     "/api/v1/alerts/actions", "/api/v1/commands", "/api/v1/runs", "/api/v1/runs/{run}/cancel",
@@ -136,6 +139,7 @@ WRITES: tuple[tuple[str, str, Any], ...] = (
     ("POST", "/api/v1/labels/answer", {"id": "q", "token": 1, "value": "normal"}),
     ("POST", "/api/v1/labels/skip", {"id": "q", "token": 1}),
     ("POST", "/api/v1/labels/release", {"session": "a-session"}),
+    ("POST", "/api/v1/models/{version}/report", {"dataset_id": "alpha-set"}),
     ("POST", "/api/v2/alerts", [{"labels": {"alertname": "HighLoad", "device": "pump"}}]),
 )
 NOT_ASKED = {
@@ -221,6 +225,10 @@ class World:
         self.runs = [self._run(tenant) for tenant in RUNS]
         self.alerts = self._alerts()
         self.silences = [self._silence(tenant) for tenant in TENANTS]
+        self.version = ModelRegistry(Storage(self.api.settings.storage_url)).add(
+            model_type="anomaly_detector", weights=b"", created_at_s=START_S, config={}, dataset={}, metrics={},
+            settings={}, seed=0, run_id="", user_id="", libraries={},
+        )  # fmt: skip
         for tenant in TENANTS:
             self._dataset(tenant)
 
@@ -292,6 +300,7 @@ class World:
             "command": self.commands[number % len(self.commands)],
             "silence": self.silences[number % len(self.silences)],
             "model": "anomaly_detector/v1",
+            "version": f"anomaly_detector/versions/{self.version.version}",
             "dataset": f"{TENANTS[number % len(TENANTS)]}-set",
             "heartbeat": f"{TENANTS[number % len(TENANTS)]}/nightly",
             "letter": str(1 + number % len(TENANTS)),
@@ -401,12 +410,14 @@ class World:
         return SilenceStore(self.api.engine, self.api.clock).create(silence)[0].id
 
     def _dataset(self, tenant: str) -> None:
-        """Freeze readings of a metric that is called as the tenant's secret."""
+        """Freeze readings of a metric that is called as the tenant's secret, and judge a version on them."""
         ts = np.arange(100.0)
         series = Series(f"{tenant}/pump/{secret_of(tenant)}", ts, ts)
         shelf = DatasetShelf(Storage(self.api.settings.storage_url), self.api.engine, f"{tenant}-engineer")
         readings = Readings(series=(series,), labels=NO_LABELS)
-        shelf.take_in(f"{tenant}-set", readings, {"file": secret_of(tenant)}, TrainSettings(), START_S)
+        frozen = shelf.take_in(f"{tenant}-set", readings, {"file": secret_of(tenant)}, TrainSettings(), START_S)
+        report = {"format": FORMAT, "dataset": {"id": frozen.id, "name": frozen.name}, "notes": [secret_of(tenant)]}
+        write_report(Storage(self.api.settings.storage_url), "anomaly_detector", self.version.version, report)
 
     def _command(self, tenant: str, device: str) -> str:
         order = CommandOrder(
@@ -570,7 +581,14 @@ def test_every_guarded_route_is_asked() -> None:
     asked = {("GET", path.partition("?")[0]) for path in GETS} | {("POST", path) for path in POSTS}
     asked |= {(method, path) for method, path, _ in WRITES}
     templates = {
-        (method, re.sub(r"{\w+}|(?<=directory/)\w+", "{}", re.sub("{device}|{heartbeat}|{model}", "{}/{}", path)))
+        (
+            method,
+            re.sub(
+                r"{\w+}|(?<=directory/)\w+",
+                "{}",
+                re.sub("{device}|{heartbeat}|{model}", "{}/{}", path.replace("{version}", "{}/versions/{}")),
+            ),
+        )
         for method, path in asked
     }
     assert {key for key, access in ROUTES.items() if isinstance(access, Role)} == templates | NOT_ASKED

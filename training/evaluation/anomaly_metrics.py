@@ -182,15 +182,22 @@ class EventFigures:
 
 def event_figures(alerts_A: Sequence[int], labels_N: Labels, ts_N: Floats) -> EventFigures:
     """Hold alerts, by the place of their reading, against the events."""
-    spans = events(labels_N)
-    alerts = np.sort(np.asarray(alerts_A, dtype=np.intp))
-    delays = []
-    for first, last in spans:
-        inside = alerts[(alerts >= first) & (alerts <= last)]
-        if len(inside):
-            delays.append(float(ts_N[inside[0]] - ts_N[first]))
+    alerts = np.asarray(alerts_A, dtype=np.intp)
+    delays = event_delays(alerts_A, labels_N, ts_N)
+    known = [delay for delay in delays if delay is not None]
     outside = int((~labels_N[alerts]).sum()) if len(alerts) else 0
-    return EventFigures(len(spans), len(delays), outside, float(np.median(delays)) if delays else None)
+    return EventFigures(len(delays), len(known), outside, float(np.median(known)) if known else None)
+
+
+def event_delays(alerts_A: Sequence[int], labels_N: Labels, ts_N: Floats) -> list[float | None]:
+    """Return for each event the time from its beginning to its first alert, in seconds; None: there is none inside."""
+    alerts = np.sort(np.asarray(alerts_A, dtype=np.intp))
+    delays: list[float | None] = []
+    for first, last in events(labels_N):
+        place = int(np.searchsorted(alerts, first))
+        is_found = place < len(alerts) and alerts[place] <= last
+        delays.append(float(ts_N[alerts[place]] - ts_N[first]) if is_found else None)
+    return delays
 
 
 def alerts_at(scores_N: Floats, threshold: float, quiet: int) -> list[int]:
@@ -221,10 +228,74 @@ def recall_at(
     return best
 
 
+def precision_recall(scores_N: Floats, labels_N: Labels, points: int = 60) -> list[tuple[float, float]]:
+    """Return (recall, precision) of single readings over falling thresholds, equal scores together, nothing adjusted.
+
+    Raises:
+        ValueError: no reading is labelled.
+    """
+    if not labels_N.any():
+        raise ValueError("there must be a labelled reading")
+    order = np.argsort(-scores_N, kind="stable")
+    falling, hit_N = scores_N[order], np.cumsum(labels_N[order])
+    last_N = np.flatnonzero(np.append(np.diff(falling) != 0, True))
+    chosen = last_N[np.unique(np.geomspace(1, len(last_N), points).astype(int)) - 1]
+    return [(float(hit_N[place] / hit_N[-1]), float(hit_N[place] / (place + 1))) for place in chosen]
+
+
+def reliability(p_N: Floats, labels_N: Labels, levels: Sequence[float]) -> list[tuple[float, float]]:
+    """Return for each level the share of unlabelled readings whose p-value is at most that: equal, if it is calibrated.
+
+    Args:
+        p_N: of each reading, the chance of one at least as strange while nothing is wrong.
+        labels_N: True inside events, which are left out.
+        levels: shares between 0 and 1.
+
+    Raises:
+        ValueError: every reading is labelled.
+    """
+    normal = p_N[~labels_N]
+    if not len(normal):
+        raise ValueError("there must be a reading outside of the events")
+    return [(float(level), float((normal <= level).mean())) for level in levels]
+
+
 def bootstrap_mean(
     values: Sequence[float], seed: int = 0, draws: int = 2000, level: float = 0.95
 ) -> tuple[float, float]:
     """Return the interval of the mean when the values are drawn anew with replacement."""
-    drawn = np.random.default_rng(seed).choice(np.asarray(values, dtype=np.float64), (draws, len(values)))
-    low, high = np.quantile(drawn.mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return bootstrap_ratio(values, np.ones(len(values)), seed, draws, level)
+
+
+def bootstrap_ratio(
+    counted: Sequence[float], of: Sequence[float] | Floats, seed: int = 0, draws: int = 2000, level: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of ``sum(counted) / sum(of)`` when the pairs are drawn anew with replacement.
+
+    Args:
+        counted: such as found events, one a series.
+        of: such as all events, none negative and at least one positive; draws without any are left out.
+        seed: of the draws.
+        draws: how many.
+        level: share of the draws inside the interval.
+    """
+    picked = np.random.default_rng(seed).integers(0, len(counted), (draws, len(counted)))
+    total = np.asarray(of, dtype=np.float64)[picked].sum(axis=1)
+    ratios = np.asarray(counted, dtype=np.float64)[picked].sum(axis=1)[total > 0] / total[total > 0]
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def share_interval(found: int, of: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the interval of a share of few (Wilson, 1927): honest also for none and for all of them."""
+    share, spread = found / of, z * z / of
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * float(np.sqrt(share * (1 - share) / of + spread / (4 * of)))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def count_interval(count: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the interval of a count of rare things (Poisson, Byar's approximation; Rothman and Boice, 1979)."""
+    low = count * (1 - 1 / (9 * count) - z / (3 * count**0.5)) ** 3 if count else 0.0
+    more = count + 1
+    return max(0.0, low), more * (1 - 1 / (9 * more) + z / (3 * more**0.5)) ** 3

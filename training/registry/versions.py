@@ -51,7 +51,7 @@ class ModelRegistry:
             created_at=created.isoformat(timespec="seconds").replace("+00:00", "Z"),
             **fields,
         )
-        folder = _folder(model_type, version)
+        folder = folder_of(model_type, version)
         if self._storage.exists(f"{folder}/{MANIFEST}"):
             raise ModelVersionExistsError(model_type, version)
         text = manifest.to_bytes()
@@ -71,13 +71,13 @@ class ModelRegistry:
             ModelVersionNotFoundError: there is none of that name.
             ModelFileError: its manifest cannot be used.
         """
-        if not (_NAME.fullmatch(version) and self._storage.exists(f"{_folder(model_type, version)}/{MANIFEST}")):
+        if not (_NAME.fullmatch(version) and self._storage.exists(f"{folder_of(model_type, version)}/{MANIFEST}")):
             raise ModelVersionNotFoundError(model_type, version)
-        return _read_manifest(self._storage, _folder(model_type, version))
+        return _read_manifest(self._storage, folder_of(model_type, version))
 
     def uri(self, manifest: Manifest) -> str:
         """Return the URL of the version's folder, as ``read_version`` takes it."""
-        return self._storage.uri(_folder(manifest.model_type, manifest.version))
+        return self._storage.uri(folder_of(manifest.model_type, manifest.version))
 
 
 def read_version(uri: str, *, model_type: str, version: str) -> tuple[Manifest, bytes]:
@@ -126,6 +126,15 @@ def describe(manifest: Manifest) -> Mapping[str, Any]:
     }
 
 
+def folder_of(model_type: str, version: str) -> str:
+    """Return where a version lies on the storage.
+
+    Raises:
+        ValueError: one of the two is no such name.
+    """
+    return f"{FOLDER}/{_checked(model_type)}/{_checked(version)}"
+
+
 def _read_manifest(storage: Storage, folder: str) -> Manifest:
     path = f"{folder}/{MANIFEST}" if folder else MANIFEST
     try:
@@ -134,10 +143,6 @@ def _read_manifest(storage: Storage, folder: str) -> Manifest:
         raise ModelFileError(storage.uri(folder), f"{MANIFEST} cannot be read ({error})") from error
     except ValueError as error:
         raise ModelFileError(storage.uri(folder), str(error)) from error
-
-
-def _folder(model_type: str, version: str) -> str:
-    return f"{FOLDER}/{_checked(model_type)}/{_checked(version)}"
 
 
 def _checked(name: str) -> str:

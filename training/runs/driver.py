@@ -1,8 +1,9 @@
 """One run from its row to its end, in the process that drives it.
 
-The driver waits for its lease, freezes the data set and hands over to Ray Train; the
-worker of rank 0 does the rest and ends the run itself when the model is live. What is
-left here is everything that may go wrong around it. Invariants: a run that this driver
+The driver of a training waits for its lease, freezes the data set and hands over to Ray
+Train; the worker of rank 0 does the rest and ends the run itself when the model is live.
+The driver of an evaluation hands over to the task. What is left here is everything that
+may go wrong around it. Invariants: a run that this driver
 took on has ended when ``drive`` returns, whatever happened; and a waiting driver holds no
 CPU of the cluster.
 """
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray
 
@@ -25,11 +26,12 @@ from cluster.run_queue_client import RunQueueClient
 from cluster.runs import Lease, Run, RunState
 from cluster.settings import Settings, load_section
 from cluster.store import open_engine
+from cluster.task import TaskHandle
 from training.data.catalogue import kept_contents
 from training.data.snapshots import Dataset, is_source, split_windows
 from training.datasets import DatasetShelf
 from training.registry.storage import Storage
-from training.runs.order import TrainingOrder
+from training.runs.order import EVALUATION, EvaluationOrder, TrainingOrder
 from training.runs.retention import RetentionSettings, prune
 from training.runs.terminal import Display, Watching
 from training.settings import TrainSettings
@@ -40,6 +42,9 @@ QUEUE_PATIENCE_S = 60.0
 """A waiting driver survives a restart of the run queue that takes no longer."""
 
 T = TypeVar("T")
+
+Evaluate = Callable[[str, str, str, float, str], TaskHandle[dict[str, Any]]]
+"""``evaluate_model.submit``: version, data set, user, price and run."""
 
 
 def connect_ray() -> None:
@@ -60,18 +65,25 @@ def connect_ray() -> None:
         raise ServiceUnavailableError("Ray", address, reason) from error
 
 
-def drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
+def drive(queue: RunQueueClient, run: Run, display: Display, evaluate: Evaluate | None = None) -> Run:
     """Carry out ``run`` in this process, which must be the main thread of its job.
+
+    Args:
+        queue: that holds the run.
+        run: a training or an evaluation.
+        display: shows how far it is.
+        evaluate: submits the task of an evaluation; only a training does without.
 
     Returns:
         The run as it ended.
     """
     start_metrics_pusher("training-driver")
     with _stoppable():
-        # A second or two of imports, made while the queue decides.
-        threading.Thread(target=_import_trainer, name="imports", daemon=True).start()
         try:
-            return _drive(queue, run, display)
+            if run.task == EVALUATION:
+                assert evaluate is not None, "the program of the route drives it"
+                return _evaluate(queue, run, display, evaluate)
+            return _train(queue, run, display)
         except (KeyboardInterrupt, SystemExit):
             return queue.finish(run.id, RunState.CANCELLED, "its job was stopped")
         except RunStateError:
@@ -86,7 +98,9 @@ def drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
             display.close()
 
 
-def _drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
+def _train(queue: RunQueueClient, run: Run, display: Display) -> Run:
+    # A second or two of imports, made while the queue decides.
+    threading.Thread(target=_import_trainer, name="imports", daemon=True).start()
     order = TrainingOrder.of(run)
     settings = as_reserved(order.settings(), run)
     display.note(f"run {run.id}: {order.model_type} on {order.dataset_id}")
@@ -120,6 +134,22 @@ def _drive(queue: RunQueueClient, run: Run, display: Display) -> Run:
         metrics.ml_model_trained.labels(order.model_type).inc()
         metrics.ml_training_duration.labels(order.model_type).observe(time.monotonic() - began_s)
     return ended
+
+
+def _evaluate(queue: RunQueueClient, run: Run, display: Display, evaluate: Evaluate) -> Run:
+    """Hand the judging over to the task, which holds the lane's token and tells how far it is."""
+    arguments = EvaluationOrder.of(run)
+    display.note(f"run {run.id}: {arguments.model_id} on {arguments.dataset_id}")
+    _patiently(lambda: queue.wait_for_lease(run.id, on_wait=lambda waiting: display.note(_waiting(waiting))))
+    _patiently(lambda: queue.start(run.id))
+    handle = evaluate(arguments.model_id, arguments.dataset_id, run.user_id, arguments.false_alarms_per_day, run.id)
+    try:
+        with Watching(queue, run.id, display):
+            result = handle.result()
+    except (KeyboardInterrupt, SystemExit):
+        handle.cancel()
+        raise
+    return _patiently(lambda: queue.finish(run.id, RunState.SUCCEEDED, "", result))
 
 
 def _freeze(order: TrainingOrder, settings: TrainSettings, storage: Storage, run_id: str) -> Dataset:

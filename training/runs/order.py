@@ -1,4 +1,4 @@
-"""What somebody wants trained, and how the run queue is asked for it.
+"""What somebody wants trained or judged, and how the run queue is asked for it.
 
 Page, HTTP, command line and ``train_model.submit`` make the same order, so all of them
 get the same kind of run. Light: no Ray, no torch, for any process may order. Invariant:
@@ -6,7 +6,7 @@ what cannot be carried out is refused here, before there is a row.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cluster.runs import Run, RunRequest
@@ -15,7 +15,12 @@ from training.errors import HyperparameterError, UnknownModelTypeError
 from training.settings import PRESETS, TrainSettings, with_hyperparameters
 
 TASK = "train_model"
+EVALUATION = "evaluate_model"
 MODEL_TYPES = ("anomaly_detector",)
+
+FALSE_PER_DAY = 0.1
+"""False alarms per device and day that people bear, unless somebody says otherwise."""
+LEAST_FALSE_PER_DAY, MOST_FALSE_PER_DAY = 0.001, 1000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,3 +83,36 @@ class TrainingOrder:
             user_id=run.user_id,
             tenant=run.tenant,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationOrder:
+    """What somebody wants judged; the arguments of ``evaluate_model``."""
+
+    model_id: str
+    """A version as ``references.find_version`` takes it."""
+    dataset_id: str = "telemetry"
+    false_alarms_per_day: float = FALSE_PER_DAY
+    """Per device; what people bear."""
+
+    def __post_init__(self) -> None:
+        if not LEAST_FALSE_PER_DAY <= self.false_alarms_per_day <= MOST_FALSE_PER_DAY:
+            raise ValueError(
+                f"false_alarms_per_day must be {LEAST_FALSE_PER_DAY:g}-{MOST_FALSE_PER_DAY:g}, "
+                f"got {self.false_alarms_per_day:g}"
+            )
+
+    def to_request(self, user_id: str, tenant: str | None = None, request_id: str | None = None) -> RunRequest:
+        """Return the order as the run queue takes it."""
+        return RunRequest(
+            task=EVALUATION, arguments=asdict(self), user_id=user_id, tenant=tenant, request_id=request_id
+        )
+
+    @classmethod
+    def of(cls, run: Run) -> "EvaluationOrder":
+        """Return what the row of a run asks for.
+
+        Raises:
+            TypeError, ValueError: it asks for what cannot be.
+        """
+        return cls(**run.arguments)

@@ -6,7 +6,7 @@ froze or brought, whatever the bounds are.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from training.data.snapshots import FOLDER as DATASETS
@@ -42,21 +42,33 @@ def prune(storage: Storage, settings: RetentionSettings, *, keep_run: str, keep_
         storage: the floor's storage.
         settings: the bounds.
         keep_run: the present run.
-        keep_datasets: digests of the readings that stay, those of the present run among them.
+        keep_datasets: see ``prune_datasets``.
     """
+    runs = _prune(storage, RUNS, storage.by_age(RUNS), settings.max_runs, {keep_run})
+    return runs + prune_datasets(storage, settings, keep_datasets)
+
+
+def prune_datasets(storage: Storage, settings: RetentionSettings, keep: Collection[str]) -> list[str]:
+    """Delete readings of data sets beyond their bound, and return them.
+
+    Args:
+        storage: the floor's storage.
+        settings: the bound.
+        keep: digests of the readings that stay, those of the present run among them.
+    """
+    names = [name for name in storage.by_age(DATASETS) if name.endswith(READINGS)]
+    return _prune(storage, DATASETS, names, settings.max_datasets, {f"{digest}{READINGS}" for digest in keep})
+
+
+def _prune(storage: Storage, folder: str, by_age: Sequence[str], most: int, kept: Collection[str]) -> list[str]:
     deleted = []
-    readings = {f"{digest}{READINGS}" for digest in keep_datasets}
-    for folder, suffix, most, kept in (
-        (RUNS, "", settings.max_runs, {keep_run}),
-        (DATASETS, READINGS, settings.max_datasets, readings),
-    ):
-        names = [name for name in storage.by_age(folder) if name.endswith(suffix) and name not in kept]
-        for name in names[: max(0, len(names) + 1 - most)]:
-            try:
-                storage.delete(f"{folder}/{name}")
-            except OSError as error:
-                # Another driver may have been faster; what is left is tried by the next run.
-                logger.warning("%s/%s was not deleted: %s", folder, name, error)
-            else:
-                deleted.append(f"{folder}/{name}")
+    names = [name for name in by_age if name not in kept]
+    for name in names[: max(0, len(names) + 1 - most)]:
+        try:
+            storage.delete(f"{folder}/{name}")
+        except OSError as error:
+            # Another driver may have been faster; what is left is tried by the next run.
+            logger.warning("%s/%s was not deleted: %s", folder, name, error)
+        else:
+            deleted.append(f"{folder}/{name}")
     return deleted

@@ -35,9 +35,9 @@ def test_seed_tasks_have_their_lane(task: str, lane: str) -> None:
     assert get_route(task).lane == lane
 
 
-def test_only_training_is_a_job() -> None:
-    """Other lanes run functions and actors, so only one route has a program."""
-    assert [route.task for route in ROUTES.values() if route.entrypoint] == ["train_model"]
+def test_training_and_judging_are_jobs() -> None:
+    """What people start and watch has a program; the others are functions."""
+    assert [route.task for route in ROUTES.values() if route.entrypoint] == ["train_model", "evaluate_model"]
 
 
 def test_limits_are_in_order() -> None:

@@ -109,7 +109,7 @@ class TestLife:
         with pytest.raises(RunStateError, match="queued"):
             q.queue.start(run.id)
 
-    @pytest.mark.parametrize("task", ["evaluate_model", "active_learning_loop", "dataset_labeling"])
+    @pytest.mark.parametrize("task", ["active_learning_loop", "dataset_labeling"])
     def test_a_task_that_is_no_job_is_refused(self, q: Queue, task: str) -> None:
         """At once, and the text says what can be run; a row without a program would wait for ever."""
         with pytest.raises(UnknownTaskError, match=f"no task '{task}' to run; there are train_model"):

@@ -1,5 +1,6 @@
 """Models over HTTP: lineage both ways, promotion and the way back, and what a tenant sees of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,16 @@ from ingest.episode import Change
 from ingest.model_trial import TrialState, add_trial
 from tests.fakes_alerts import decision
 from tests.fakes_api import ApiFloor
+from tests.unit.training.conftest import make_dataset
+from training.data.tabular import Readings
+from training.datasets import DatasetShelf
+from training.evaluation.report import FORMAT
+from training.evaluation.report_files import write_report
 from training.registry.manifest import Manifest
 from training.registry.promotion import journal, promote
 from training.registry.storage import Storage
 from training.registry.versions import ModelRegistry
+from training.settings import TrainSettings
 
 START = 1_700_000_000.0
 TYPE = "anomaly_detector"
@@ -145,3 +152,68 @@ async def test_a_version_whose_files_are_gone_cannot_be_promoted(api: ApiFloor, 
         409,
         "there is no version before the champion",
     )
+
+
+@pytest.fixture
+def judged(api: ApiFloor, versions: list[Manifest]) -> dict[str, str]:
+    """Reports of the champion on a data set of each of two tenants; their ids by the tenant, acme's the newest."""
+    storage = Storage(api.settings.storage_url)
+    shelf = DatasetShelf(storage, api.engine, "ada")
+    data = make_dataset(200)
+    found = {}
+    for number, tenant in enumerate(("demo", "acme")):
+        series = tuple(replace(one, key=one.key.replace("demo", tenant)) for one in data.series)
+        readings = Readings(series=series, labels=data.labels)
+        frozen = shelf.take_in(f"{tenant}-pumps", readings, {}, TrainSettings(), START + number)
+        report = {"format": FORMAT, "dataset": {"id": frozen.id, "name": frozen.name}, "created_by": "ada"}
+        write_report(storage, TYPE, versions[0].version, report)
+        found[tenant] = frozen.id
+    return found
+
+
+async def test_a_report_is_read_by_its_data_set_or_the_newest(api: ApiFloor, judged: dict[str, str]) -> None:
+    """A tenant gets those on its own data; on others', and of other versions, there is none."""
+    path = f"/api/v1/models/{TYPE}/versions/champion/report"
+    async with api.caller("operator") as floor, api.caller("viewer", tenant="demo") as caller:
+        newest = (await floor.get(path)).json()
+        named = (await floor.get(path, params={"dataset": "demo-pumps:1"})).json()
+        own = (await caller.get(path)).json()
+        foreign = await caller.get(path, params={"dataset": judged["acme"]})
+        never = await floor.get(f"/api/v1/models/{TYPE}/versions/challenger/report")
+
+    assert (newest["dataset"]["id"], newest["created_by"]) == (judged["acme"], "ada")
+    assert named["dataset"]["id"] == own["dataset"]["id"] == judged["demo"]
+    assert "created_by" not in own
+    assert (foreign.status_code, never.status_code) == (404, 404)
+    assert judged["acme"] not in foreign.text
+
+
+async def test_a_report_is_asked_for_as_a_run(api: ApiFloor, versions: list[Manifest], judged: dict[str, str]) -> None:
+    """Of the version that the alias means now, once for one request id, on what the caller may see."""
+    path = f"/api/v1/models/{TYPE}/versions/champion/report"
+    body = {"dataset_id": "demo-pumps", "false_alarms_per_day": 0.5, "request_id": "report-me-1"}
+    async with api.caller("engineer", tenant="demo", user="eve") as caller, api.caller("viewer") as viewer:
+        first = await caller.post(path, json=body)
+        again = await caller.post(path, json=body)
+        others = [
+            await caller.post(path, json={"dataset_id": "acme-pumps"}),
+            await caller.post(path, json={"dataset_id": "telemetry"}),
+            await caller.post(path, json={"dataset_id": "demo-pumps", "false_alarms_per_day": 0}),
+            await caller.post(f"/api/v1/models/{TYPE}/versions/no-such/report", json={}),
+            await viewer.post(path, json=body),
+        ]
+
+    run = first.json()
+    assert (first.status_code, run["task"], run["lane"], run["user_id"]) == (
+        201,
+        "evaluate_model",
+        "ai_processing",
+        "eve",
+    )
+    assert run["arguments"] == {
+        "model_id": f"{TYPE}@{versions[0].version}",
+        "dataset_id": "demo-pumps",
+        "false_alarms_per_day": 0.5,
+    }
+    assert again.json()["id"] == run["id"]
+    assert [answer.status_code for answer in others] == [422, 403, 422, 404, 403]

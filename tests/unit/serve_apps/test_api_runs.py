@@ -34,7 +34,14 @@ async def test_a_training_is_queued_once_per_request(api: ApiFloor) -> None:
     ("body", "status"),
     [
         pytest.param({"task": "rm_rf"}, 422, id="unknown-task"),
-        pytest.param({"task": "evaluate_model"}, 422, id="task-without-a-program"),
+        pytest.param({"task": "active_learning_loop"}, 422, id="task-without-a-program"),
+        pytest.param({"task": "evaluate_model"}, 422, id="judging-nothing"),
+        pytest.param({"task": "evaluate_model", "arguments": {"model_id": "a/../b"}}, 422, id="path-as-version"),
+        pytest.param(
+            {"task": "evaluate_model", "arguments": {"model_id": "anomaly_detector", "false_alarms_per_day": 0}},
+            422,
+            id="no-price",
+        ),
         pytest.param({"task": "dataset_labeling"}, 422, id="task-that-nobody-wrote-yet"),
         pytest.param(training(model_type="clairvoyant"), 422, id="unknown-model"),
         pytest.param(training(dataset_id="recorded:../../etc/passwd"), 422, id="path-as-data-set"),
@@ -106,7 +113,7 @@ async def test_a_refused_task_or_hyperparameter_is_told_why(api: ApiFloor) -> No
         ]
 
     assert texts == [
-        "no task 'dataset_labeling' to run; there are train_model",
+        "no task 'dataset_labeling' to run; there are train_model, evaluate_model",
         "hyperparameter epochs='0': epochs must be at least 1, got 0",
     ]
 

@@ -125,6 +125,8 @@ CALLS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("GET", "/api/v1/models/journal", None),
     ("GET", "/api/v1/models/anomaly_detector/no-such", None),
     ("GET", "/api/v1/models/of-alert/no-such", None),
+    ("GET", "/api/v1/models/anomaly_detector/versions/champion/report", None),
+    ("POST", "/api/v1/models/anomaly_detector/versions/champion/report", {}),
     ("POST", "/api/v1/models/rollback", {"expected_revision": 0, "reason": "a test"}),
     ("GET", "/api/v1/dead-letters", None),
     ("GET", "/api/v1/dead-letters/1", None),

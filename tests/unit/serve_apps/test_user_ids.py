@@ -90,6 +90,8 @@ NO_RECORD = {
     *(("POST", f"/api/v1/labels/{call}") for call in ("lease", "renew", "release", "answer", "skip")),
     # test_api_models asks the journal for the user, with versions that a real registry holds.
     ("POST", "/api/v1/models/promote"),
+    # The same for the run that makes a report.
+    ("POST", "/api/v1/models/{}/versions/{}/report"),
     ("POST", "/api/v1/models/rollback"),
 }
 
