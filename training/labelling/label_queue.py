@@ -9,6 +9,7 @@ References:
     Kleppmann, How to do distributed locking (2016), for fencing tokens.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -255,6 +256,14 @@ class LabelQueue:
 
         return step
 
+    def keep_own(self, given: Sequence[Label]) -> Step[int]:
+        """Keep labels that a model gave and return how many are new; one a subject and model version."""
+
+        def step(connection: Connection) -> int:
+            return sum(keep(connection, label, _own_key(label)) for label in given)
+
+        return step
+
     def withdraw(self, asked_by: str, except_model: str | None = None) -> Step[int]:
         """Take back a strategy's questions that nobody looks at, but those of one model version."""
 
@@ -280,6 +289,10 @@ def keep(connection: Connection, label: Label, key: str) -> bool:
     values = {column.name: getattr(label, column.name) for column in labels.c if column.name != "key"}
     statement = insert_(labels).values(**values, key=key).on_conflict_do_nothing(index_elements=["key"])
     return connection.execute(statement).rowcount > 0
+
+
+def _own_key(label: Label) -> str:
+    return f"auto:{hashlib.sha256(f'{label.model_id} {label.subject}'.encode()).hexdigest()}"
 
 
 def _take_back(connection: Connection, now: float) -> None:

@@ -83,10 +83,12 @@ def _bands(shape_NT: Floats) -> Floats:
 
 
 def _pieces(shape_NT: Floats) -> Floats:
-    """Return mean and spread of equal parts, and how far the two halves lie apart."""
+    """Return means and spreads of equal parts, each in order of size, and how far the two halves lie apart."""
     parts = np.array_split(shape_NT, PIECES, axis=1)
     means = np.stack([part.mean(axis=1) for part in parts], axis=1)
     spreads = np.stack([part.std(axis=1) for part in parts], axis=1)
     half = PIECES // 2
     apart = means[:, half:].mean(axis=1, keepdims=True) - means[:, :half].mean(axis=1, keepdims=True)
+    # In order of size, not of time: a fault is the same one wherever in the window it begins.
+    means, spreads = np.sort(means, axis=1), np.sort(spreads, axis=1)
     return _squash(np.concatenate([means, spreads, apart, np.ptp(means, axis=1, keepdims=True)], axis=1))

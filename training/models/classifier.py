@@ -22,6 +22,8 @@ from torch.nn import functional
 
 MODEL_TYPE = "classifier"
 
+HUGE = 1e30
+"""Spread of a column without one: what is divided by it is nothing. Not infinity, which no weights file may hold."""
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
 
@@ -78,7 +80,7 @@ class EnsembleClassifier(nn.Module):
         """Take centre and spread of the inputs from the samples trained on; a constant column becomes zero."""
         self.centre.copy_(features_BF.mean(dim=0))
         spread = features_BF.std(dim=0, correction=0)
-        self.spread.copy_(torch.where(spread > 1e-9 * (1.0 + self.centre.abs()), spread, torch.inf))
+        self.spread.copy_(torch.where(spread > 1e-9 * (1.0 + self.centre.abs()), spread, HUGE))
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """Return each member's logits, shape (M, B, C)."""

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from cluster.errors import ClusterError
-from cluster.store import metadata, open_engine
+from cluster.ids import new_id
+from cluster.store import metadata, open_engine, read_transaction
 from tests.fakes_alerts import FakeClock
 from training.errors import StaleLeaseError
 from training.labelling.label_queue import Answer, Holder, LabelQueue, LabelQueueSettings
-from training.labelling.labels import Provenance, Question, RequestState
+from training.labelling.label_snapshot import read_audits
+from training.labelling.labels import AUDIT, Label, Provenance, Question, RequestState, labels
 
 ANN = Holder("ann", "socket-1")
 BOB = Holder("bob", "socket-2")
@@ -195,3 +197,30 @@ def test_a_refused_call_does_not_hinder_the_others(queue: LabelQueue) -> None:
 def test_settings_are_checked(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         LabelQueueSettings(**{name: value})
+
+
+def test_a_models_own_labels_are_kept_once_a_version(queue: LabelQueue, engine: Engine) -> None:
+    """Each says which version gave it; another version may say something else beside it."""
+
+    def own(model_id: str, subject: str) -> Label:
+        return Label(
+            id=new_id(), at=1.0, subject=subject, value="normal", user_id="", provenance=Provenance.AUTO,
+            model_id=model_id, confidence=0.97,
+        )  # fmt: skip
+
+    assert do(queue, queue.keep_own([own("classifier@1", "a"), own("classifier@1", "b")])) == 2
+    assert do(queue, queue.keep_own([own("classifier@1", "a"), own("classifier@2", "a")])) == 1
+    with read_transaction(engine) as connection:
+        kept = connection.execute(select(labels.c.subject, labels.c.model_id).where(labels.c.provenance == "auto"))
+        assert sorted(map(tuple, kept)) == [("a", "classifier@1"), ("a", "classifier@2"), ("b", "classifier@1")]
+
+
+def test_audits_are_the_answers_to_random_questions_that_showed_no_proposal(queue: LabelQueue, engine: Engine) -> None:
+    do(queue, queue.ask([Question(subject=name, asked_by=by) for name, by in (("a", AUDIT), ("b", "default"))]))
+    given = {}
+    for request in do(queue, queue.lease(Holder("ann", "session-1"), 2)):
+        said = Answer(request_id=request.id, token=request.token, value="normal", user_id="ann")
+        given[request.subject] = do(queue, queue.answer(said)).id
+
+    with read_transaction(engine) as connection:
+        assert read_audits(connection) == {given["a"]}
