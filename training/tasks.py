@@ -211,7 +211,8 @@ def dataset_labeling(
     Returns:
         ``dataset_id`` and ``dataset_digest``, ``strategy``, the ``model_id`` of the classifier (None while the labels
         are of fewer than two classes), how many questions are new in the queue (``asked``) and how many of those
-        put are audits, how many windows the model ``labelled`` itself, and the ``calibration``.
+        put are audits, how many windows the model ``labelled`` itself, its ``audit_accuracy`` with an interval, what
+        choosing the labels saved (``savings``), and the ``calibration``.
 
     Raises:
         UnknownDatasetError, NotEnoughDataError: there is nothing to label.
@@ -245,6 +246,7 @@ def dataset_labeling(
         "audits_asked": len(found.audits),
         "labelled": labelled,
         "audit_accuracy": [round(share, 4) for share in found.audit_accuracy],
+        "savings": asdict(found.savings) | {"saved": found.savings.saved},
         "calibration": asdict(found.calibration),
     }
     broadcaster.broadcast_task_progress(

@@ -36,7 +36,7 @@ class LabelledSet:
 
 def tables(environment: Environment) -> list[LabelledSet]:
     """Return the three tables that come with scikit-learn, read in its environment."""
-    sizes = {"digits": (20, 300), "breast_cancer": (6, 90), "wine": (4, 44)}
+    sizes = {"digits": (20, 260), "breast_cancer": (6, 90), "wine": (4, 44)}
     found = []
     for name, (batch, budget) in sizes.items():
         features, target = environment.ask(load=name)
@@ -52,7 +52,7 @@ def tables(environment: Environment) -> list[LabelledSet]:
     return found
 
 
-def telemetry(windows: int = 1500, seed: int = 2026, overlap: float = 1.0) -> LabelledSet:
+def telemetry(windows: int = 1200, seed: int = 2026, overlap: float = 1.0) -> LabelledSet:
     """Return windows of generated readings, about half of them normal, with six kinds of faults.
 
     Args:
@@ -68,7 +68,7 @@ def telemetry(windows: int = 1500, seed: int = 2026, overlap: float = 1.0) -> La
         features_NF=window_features(values),
         target_N=target.astype(np.intp),
         batch=20,
-        budget=400,
+        budget=300,
     )
 
 

@@ -26,6 +26,7 @@ from training.labelling.auto_labels import AutoSettings, Calibration, calibrate,
 from training.labelling.classify import classify, embed, train_classifier
 from training.labelling.labels import AUDIT, Provenance, Question
 from training.labelling.query import DEFAULT, STRATEGIES, Pool, standardised
+from training.labelling.savings import Savings, measure_savings
 from training.labelling.window_features import MIN_READINGS, window_features
 from training.models.classifier import EnsembleClassifier
 
@@ -88,6 +89,8 @@ class Labelling:
     calibration: Calibration
     audit_accuracy: tuple[float, float, float]
     """The model's accuracy on the audits: share, lower and upper bound at 90 %."""
+    savings: Savings
+    """What its labels would have cost at random."""
     chosen: tuple[LabellingWindow, ...]
     """To be asked about, the most telling first."""
     audits: tuple[LabellingWindow, ...]
@@ -167,6 +170,7 @@ def plan_labelling(
     embedding_NE, labelled_LE = everything[: len(windows)], everything[len(windows) :]
     calibration = calibrate(np.empty(0), np.empty(0, dtype=bool), settings)
     right = 0
+    savings = Savings(chosen=len(learned[1]), at_random=None, is_more=False)
     if len(classes) >= 2:
         target_L = np.array([classes.index(value) for value in learned[1]], dtype=np.intp)
         model = train_classifier(learned[0], target_L, classes)
@@ -175,6 +179,7 @@ def plan_labelling(
             judged_AC = classify(model, audited[0])
             is_right_A = np.array([classes[place] for place in judged_AC.argmax(axis=1)]) == np.array(audited[1])
             right = int(is_right_A.sum())
+            savings = _savings(audited, classes, is_right_A, len(learned[1]))
             calibration = calibrate(judged_AC.max(axis=1), is_right_A, settings)
     sure_N = proba_NC.max(axis=1)
     is_own_N = np.zeros(len(windows), dtype=bool)
@@ -189,6 +194,7 @@ def plan_labelling(
         model=model,
         num_labels=len(learned[1]),
         calibration=calibration,
+        savings=savings,
         audit_accuracy=(right / count if count else 0.0, *interval(count, right)),
         chosen=tuple(windows[place] for place in chosen),
         audits=tuple(windows[place] for place in audits),
@@ -200,6 +206,16 @@ def plan_labelling(
         if says
         else {},
     )
+
+
+def _savings(
+    audited: tuple[Floats, list[str]], classes: tuple[str, ...], is_right_A: NDArray[np.bool_], chosen: int
+) -> Savings:
+    # A class that only audits have: the model of the chosen labels is wrong there, and the curve need not know it.
+    named = tuple(sorted({*classes, *audited[1]}))
+    target_A = np.array([named.index(value) for value in audited[1]], dtype=np.intp)
+    count, right = len(is_right_A), int(is_right_A.sum())
+    return measure_savings(audited[0], target_A, named, (right / count, *interval(count, right)), chosen)
 
 
 def _num_audits(strategy: LabellingStrategy, calibration: Calibration, k: int) -> int:

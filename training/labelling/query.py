@@ -19,8 +19,9 @@ NEIGHBOURS = 20
 """Neighbours whose mean distance says how typical a sample is (TypiClust)."""
 MAX_CLUSTERS = 500
 """Clusters of one choice at most; more cost time and make no better choice."""
-CANDIDATES = 10
-"""Uncertain samples per wanted one that cluster-margin spreads its choice over (its paper's km / kt)."""
+CANDIDATES = 3
+"""Uncertain samples per wanted one that cluster-margin spreads its choice over (its paper's km / kt, there 10, for
+batches of thousands)."""
 TYPICAL_PER_CLASS = 1
 """Labels a class before a model's margins are trusted; the first batch is always chosen as typical."""
 KMEANS_ROUNDS = 25

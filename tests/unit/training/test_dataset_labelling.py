@@ -81,6 +81,7 @@ def test_the_model_labels_where_audits_prove_its_precision() -> None:
 
     assert (found.num_labels, found.calibration.audits) == (40, 240)
     assert found.audit_accuracy[0] > 0.99
+    assert found.savings.saved is not None
     assert len(found.own) > 60
     assert found.calibration.precision_at_least >= 0.99
     assert not {one.window.subject for one in found.own} & {window.subject for window in found.chosen}

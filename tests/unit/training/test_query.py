@@ -89,7 +89,7 @@ def test_cluster_margin_takes_no_near_duplicates() -> None:
     """The most uncertain ones all lie in one heap; the choice goes beyond it, where margin alone does not."""
     points = blobs((50, 50, 50))
     proba = np.tile([0.9, 0.1], (150, 1))
-    proba[:50] = [0.51, 0.49]
+    proba[:12] = [0.51, 0.49]
     proba[50:53] = proba[100:103] = [0.55, 0.45]
     pool = Pool(proba_NC=proba, embedding_NE=points, labelled_LE=np.zeros((0, 2)))
 
