@@ -30,7 +30,7 @@ class Environment:
     def __init__(self, name: str) -> None:
         self._process = subprocess.Popen(
             # -P: this folder has modules named as the standard library has them.
-            [_python(name), "-P", "-W", "ignore", str(SCRIPT)],
+            [python_of(name), "-P", "-W", "ignore", str(SCRIPT)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -69,7 +69,8 @@ def decoded(one: dict[str, Any]) -> NDArray[np.float32]:
     return np.frombuffer(base64.b64decode(one["base64"]), dtype="<f4").reshape(one["shape"])
 
 
-def _python(name: str) -> str:
+def python_of(name: str) -> str:
+    """Return the interpreter of an environment, making it if need be; one process at a time may."""
     folder = FOLDER / name
     done = folder / "installed"
     python = folder / "bin" / "python"
@@ -77,6 +78,6 @@ def _python(name: str) -> str:
     if not done.exists() or done.read_text(encoding="utf-8") != wanted:
         print(f"   making the environment of {name} in {folder}", file=sys.stderr, flush=True)
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES[name]], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-qq", *PACKAGES[name]], check=True)
         done.write_text(wanted, encoding="utf-8")
     return str(python)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from bench.learning._environment import Environment
+from bench.learning._environment import Environment, python_of
 from bench.learning._sets import LabelledSet, tables, telemetry
 from training.labelling.classify import ClassifierSettings, classify, embed, train_classifier
 from training.labelling.query import STRATEGIES, Pool, standardised
@@ -71,6 +71,8 @@ def measure(measured: list[LabelledSet], seeds: range, strategies: list[str]) ->
     curves: dict[tuple[str, str], list[Floats]] = {}
     full: dict[str, list[float]] = {}
     jobs = [(one, seed, name) for one in measured for seed in seeds for name in ["full", *strategies]]
+    for library in OPPONENTS:
+        python_of(library)  # now: of several processes each would make it
     shown = Progress(console=Console(stderr=True), transient=True)
     with shown, ProcessPoolExecutor(min(4, os.cpu_count() or 1), initializer=_start) as processes:
         bar = shown.add_task("curves", total=len(jobs))
