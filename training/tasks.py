@@ -1,7 +1,8 @@
 """The training tasks under the names that the replaced system gave them.
 
-``train_model.submit(...)`` puts a run into ``ml_training``; ``evaluate_model`` and
-``active_learning_loop`` run in ``ai_processing``. Free of torch, so that any process may import it and ask.
+``train_model.submit(...)`` puts a run into ``ml_training``; ``evaluate_model``,
+``active_learning_loop`` and ``dataset_labeling`` run in ``ai_processing``. Free of torch, so that any
+process may import it and ask.
 Invariant: what is asked for here, on the page, over HTTP or by the command line becomes
 the same kind of run.
 """
@@ -11,7 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cluster import metrics
@@ -19,7 +20,7 @@ from cluster.errors import ServiceUnavailableError, TaskCancelledError
 from cluster.run_queue_client import RunQueueClient
 from cluster.runs import Run, RunState
 from cluster.settings import Settings, load_section
-from cluster.store import open_engine
+from cluster.store import open_engine, read_transaction
 from cluster.task import task
 from ingest.alerts.model import iso
 from ingest.baseline import NAME, VERSION
@@ -35,6 +36,7 @@ from training.evaluation.report import summary
 from training.evaluation.report_files import write_report
 from training.labelling.active_learning import STRATEGY, choose
 from training.labelling.label_client import LabelQueueClient
+from training.labelling.label_snapshot import read_audits
 from training.registry.promotion import champion
 from training.registry.references import find_version
 from training.registry.storage import Storage
@@ -231,6 +233,74 @@ def active_learning_loop(
     if user_id:
         broadcaster.broadcast_to_user(
             user_id, MessageType.TASK_COMPLETE, {"task_name": "active_learning_loop", "result": result}
+        )
+    return result
+
+
+@task(lane="ai_processing", name="dataset_labeling")
+def dataset_labeling(
+    dataset_id: int | str = "telemetry",
+    strategy: str = "manual",
+    k: int = 20,
+    precision: float = 0.99,
+    user_id: int | str = "",
+) -> dict[str, Any]:
+    """Have the windows of a data set labelled by people, by people with the model's word, or by the model.
+
+    Args:
+        dataset_id: see ``docs/datasets.md``.
+        strategy: ``manual``, ``assisted`` or ``auto``, see ``docs/active-learning.md``.
+        k: questions at most, some of them drawn at random.
+        precision: share of its own labels that ``auto`` must have proved to be right.
+        user_id: who hears of the progress and the result.
+
+    Returns:
+        ``dataset_id`` and ``dataset_digest``, ``strategy``, the ``model_id`` of the classifier (None while the labels
+        are of fewer than two classes), how many questions are new in the queue (``asked``) and how many of those
+        put are audits, how many windows the model ``labelled`` itself, its ``audit_accuracy`` with an interval, what
+        choosing the labels saved (``savings``), and the ``calibration``.
+
+    Raises:
+        UnknownDatasetError, NotEnoughDataError: there is nothing to label.
+        ValueError: ``strategy``, ``k`` or ``precision`` is out of range.
+        ServiceUnavailableError: the label queue did not answer.
+    """
+    from training.labelling import classifier_version, dataset_labelling  # torch, in the task's own worker only
+    from training.labelling.auto_labels import AutoSettings
+
+    how = dataset_labelling.LabellingStrategy(strategy)
+    broadcaster = get_broadcaster()
+    broadcaster.broadcast_task_progress(user_id or None, "dataset_labeling", 10.0, f"reading {dataset_id}")
+    with _shelf(user_id) as shelf:
+        dataset = shelf.read(str(dataset_id), TrainSettings(), time.time())
+        with read_transaction(shelf.engine) as connection:
+            audits = read_audits(connection)
+        broadcaster.broadcast_task_progress(user_id or None, "dataset_labeling", 40.0, "training the classifier")
+        found = dataset_labelling.plan_labelling(dataset, audits, how, k, AutoSettings(precision=precision))
+        model_id = classifier_version.register(shelf.storage, found, dataset, str(user_id), time.time())
+    queue = LabelQueueClient()
+    asked = queue.ask(found.questions(how, model_id))
+    labelled = queue.keep_own(classifier_version.own_labels(found, model_id, time.time())) if model_id else 0
+    metrics.dataset_samples_labeled.labels("auto").inc(labelled)
+    result = {
+        "dataset_id": dataset.name,
+        "dataset_digest": dataset.digest,
+        "strategy": how.value,
+        "model_id": model_id,
+        "num_labels": found.num_labels,
+        "asked": asked,
+        "audits_asked": len(found.audits),
+        "labelled": labelled,
+        "audit_accuracy": [round(share, 4) for share in found.audit_accuracy],
+        "savings": asdict(found.savings) | {"saved": found.savings.saved},
+        "calibration": asdict(found.calibration),
+    }
+    broadcaster.broadcast_task_progress(
+        user_id or None, "dataset_labeling", 100.0, f"{asked} asked, {labelled} labelled"
+    )
+    if user_id:
+        broadcaster.broadcast_to_user(
+            user_id, MessageType.TASK_COMPLETE, {"task_name": "dataset_labeling", "result": result}
         )
     return result
 

@@ -82,6 +82,7 @@ export class Labels {
     const chart = points.length > 1 ? evidenceChart(evidence, null, this.plot.clientWidth || 640) : h("p", { class: "empty" }, "This question came without its readings.");
     this.plot.replaceChildren(chart);
     this.buttons[3].disabled = !one.proposal;
+    if (details.shows_proposal) this._showProposal();
   }
 
   _showProposal() {

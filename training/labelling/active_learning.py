@@ -66,7 +66,7 @@ class Candidate:
         sure = float(confidence(np.array([self.score]), np.array([self.threshold]))[0])
         key = self.key
         return Question(
-            subject=f"window:{key.tenant}/{key.device}/{key.metric}:{self.from_ts!r}:{self.to_ts!r}"[:256],
+            subject=window_subject(key, self.from_ts, self.to_ts),
             asked_by=strategy,
             priority=1.0 - sure,
             tenant=key.tenant,
@@ -75,6 +75,11 @@ class Candidate:
             confidence=round(sure, 4),
             model_id=model_id,
         )
+
+
+def window_subject(key: SeriesKey, from_ts: float, to_ts: float) -> str:
+    """Return the name under which a stretch of a series is labelled."""
+    return f"window:{key.tenant}/{key.device}/{key.metric}:{from_ts!r}:{to_ts!r}"[:256]
 
 
 def confidence(scores_N: Floats, thresholds_N: Floats) -> Floats:

@@ -7,14 +7,14 @@ weights, bit for bit, on one thread.
 Shapes: L labelled samples, N others, F features, C classes, E embedding.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from training.models.classifier import ClassifierConfig, EnsembleClassifier, fit_temperature
+from training.models.classifier import ClassifierConfig, EnsembleClassifier, set_temperature
 
 Floats = NDArray[np.float64]
 Classes = NDArray[np.intp]
@@ -26,7 +26,7 @@ class ClassifierSettings:
 
     members: int = 5
     """Networks of the ensemble."""
-    hidden: int = 128
+    hidden: int = 64
     """Width of their two hidden layers."""
     steps: int = 100
     """Optimiser steps; sets of people's labels are learned long before."""
@@ -38,19 +38,21 @@ class ClassifierSettings:
     """Pull of the weights towards zero."""
     label_smoothing: float = 0.02
     """Share of each label given to all classes, against certainty without grounds."""
-    calibration_fraction: float = 0.2
-    """Share of the labels kept back to choose the temperature; below 20 of them none are."""
+    calibration_folds: int = 4
+    """Parts of the labels, each held out from networks of its own to choose the temperature; 0: it stays 1."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
-        if not 0 <= self.calibration_fraction < 1:
-            raise ValueError(f"calibration_fraction must be 0 to below 1, got {self.calibration_fraction}")
+        if self.calibration_folds == 1 or not 0 <= self.calibration_folds <= 20:
+            raise ValueError(f"calibration_folds must be 0 or 2-20, got {self.calibration_folds}")
 
 
 MIN_CALIBRATION = 20
 """Labels that a temperature is chosen by at least; of fewer it would be a guess."""
+JUDGES = 2
+"""Networks a held-out part; trained as one batched ensemble, like the members."""
 
 
 def train_classifier(
@@ -73,16 +75,29 @@ def train_classifier(
         features=features_LF.shape[1], classes=classes, members=settings.members, hidden=settings.hidden
     )
     model = EnsembleClassifier(config, settings.seed)
-    order = np.random.default_rng(settings.seed).permutation(len(target_L))
-    held = int(settings.calibration_fraction * len(order))
-    held = held if held >= MIN_CALIBRATION else 0
-    features = torch.from_numpy(features_LF[order].astype(np.float32))
-    target = torch.from_numpy(target_L[order].astype(np.int64))
-    model.standardise_by(features[held:])
-    _descend(model, features[held:], target[held:], settings)
-    if held:
-        fit_temperature(model, features[:held], target[:held])
+    features = torch.from_numpy(features_LF.astype(np.float32))
+    target = torch.from_numpy(target_L.astype(np.int64))
+    model.standardise_by(features)
+    _descend(model, features, target, settings, torch.ones(settings.members, len(target)))
+    if settings.calibration_folds and len(target) >= MIN_CALIBRATION:
+        set_temperature(model, *_held_out(config, features, target, settings))
     return model.eval()
+
+
+def _held_out(
+    config: ClassifierConfig, features: torch.Tensor, target: torch.Tensor, settings: ClassifierSettings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return for each sample what networks say that were not trained on it, shape (2, L, C), and its class."""
+    folds = settings.calibration_folds
+    order = np.random.default_rng(settings.seed).permutation(len(target))
+    fold_L = torch.from_numpy(np.argsort(order) % folds)
+    judges = EnsembleClassifier(replace(config, members=JUDGES * folds), settings.seed + 1)
+    judges.standardise_by(features)
+    belongs_M = torch.arange(JUDGES * folds) % folds
+    _descend(judges, features, target, settings, (belongs_M[:, None] != fold_L).float())
+    with torch.inference_mode():
+        logits = judges(features).unflatten(0, (JUDGES, folds))
+    return logits[:, fold_L, torch.arange(len(target))], target
 
 
 def classify(model: EnsembleClassifier, features_NF: Floats) -> Floats:
@@ -100,22 +115,29 @@ def embed(model: EnsembleClassifier, features_NF: Floats) -> Floats:
 
 
 def _descend(
-    model: EnsembleClassifier, features: torch.Tensor, target: torch.Tensor, settings: ClassifierSettings
+    model: EnsembleClassifier,
+    features: torch.Tensor,
+    target: torch.Tensor,
+    settings: ClassifierSettings,
+    weight_ML: torch.Tensor,
 ) -> None:
+    """Train; ``weight_ML`` says which samples each member sees."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     generator = torch.Generator().manual_seed(settings.seed)
     count = len(target)
-    members = settings.members
+    members = len(weight_ML)
     for _ in range(settings.steps):
+        batch, expected, weight = features, target, weight_ML
         if count > settings.batch_size:
             chosen = torch.randint(count, (settings.batch_size,), generator=generator)
-            batch, expected = features[chosen], target[chosen]
-        else:
-            batch, expected = features, target
-        logits = model(batch)
-        loss = functional.cross_entropy(
-            logits.flatten(0, 1), expected.repeat(members), label_smoothing=settings.label_smoothing
+            batch, expected, weight = features[chosen], target[chosen], weight_ML[:, chosen]
+        each = functional.cross_entropy(
+            model(batch).flatten(0, 1),
+            expected.repeat(members),
+            label_smoothing=settings.label_smoothing,
+            reduction="none",
         )
+        loss = (each.view(members, -1) * weight).sum() / weight.sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

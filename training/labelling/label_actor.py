@@ -58,6 +58,10 @@ class LabelQueueActor:
         """See ``LabelQueue.skip``."""
         await asyncio.wrap_future(self._desk.submit(self._labels.skip(request_id, token, user_id, reason)))
 
+    async def keep_own(self, given: Sequence[Label]) -> int:
+        """See ``LabelQueue.keep_own``."""
+        return await asyncio.wrap_future(self._desk.submit(self._labels.keep_own(given)))
+
     async def counts(self) -> dict[RequestState, int]:
         """See ``LabelQueue.counts``."""
         return await asyncio.to_thread(self._labels.counts)

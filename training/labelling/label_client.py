@@ -13,6 +13,8 @@ from training.labelling.labels import Label, LabelRequest, Question, RequestStat
 from training.labelling.leasing import Holder
 
 CALL_TIMEOUT_S = 5.0
+MOST_KEPT = 1000
+"""Labels of one call: people who answer meanwhile wait for it."""
 PATIENCE_S = 20.0
 """How long a call is repeated while the actor restarts: some seconds, and more on a busy machine."""
 
@@ -30,6 +32,21 @@ class LabelQueueClient:
             ServiceUnavailableError: the queue did not answer.
         """
         return int(self._link.call("ask", list(questions), timeout_s=CALL_TIMEOUT_S, patience_s=PATIENCE_S))
+
+    def keep_own(self, given: Sequence[Label]) -> int:
+        """Keep labels that a model gave; return how many are new.
+
+        Raises:
+            ServiceUnavailableError: the queue did not answer; the call may be repeated.
+        """
+        return sum(
+            int(
+                self._link.call(
+                    "keep_own", list(given[start : start + MOST_KEPT]), timeout_s=CALL_TIMEOUT_S, patience_s=PATIENCE_S
+                )
+            )
+            for start in range(0, len(given), MOST_KEPT)
+        )
 
     async def alease(self, holder: Holder, count: int) -> tuple[LabelRequest, ...]:
         """Lease questions; what the holder has comes first.

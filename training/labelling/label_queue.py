@@ -9,6 +9,7 @@ References:
     Kleppmann, How to do distributed locking (2016), for fencing tokens.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,8 @@ from cluster.errors import ClusterError
 from cluster.ids import new_id
 from cluster.store import read_transaction, write_transaction
 from training.errors import StaleLeaseError
-from training.labelling.answering import Answer, answer_all, check_held, read_requests
-from training.labelling.labels import Question, RequestState, label_requests, label_skips
+from training.labelling.answering import Answer, answer_all, check_held, keep_all, read_requests
+from training.labelling.labels import Label, Question, RequestState, label_requests, label_skips
 from training.labelling.leasing import Holder, LeaseCall, lease_all
 
 Step = Answer | LeaseCall | Callable[[Connection], Any]
@@ -167,6 +168,14 @@ class LabelQueue:
 
         return step
 
+    def keep_own(self, given: Sequence[Label]) -> Callable[[Connection], int]:
+        """Keep labels that a model gave and return how many are new; one a subject and model version."""
+
+        def step(connection: Connection) -> int:
+            return keep_all(connection, {_own_key(label): label for label in given}) if given else 0
+
+        return step
+
     def withdraw(self, asked_by: str, except_model: str | None = None) -> Callable[[Connection], int]:
         """Take back a strategy's questions that nobody looks at, but those of one model version."""
 
@@ -184,6 +193,10 @@ class LabelQueue:
         with read_transaction(self._engine) as connection:
             found = {RequestState(state): int(count) for state, count in connection.execute(query)}
         return {state: found.get(state, 0) for state in RequestState}
+
+
+def _own_key(label: Label) -> str:
+    return f"auto:{hashlib.sha256(f'{label.model_id} {label.subject}'.encode()).hexdigest()}"
 
 
 def _row(question: Question, now: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 
 from ingest.alerts.tables import alerts
 from training.data.labels import MAX_LABELS, LabelledSpan
-from training.labelling.labels import labels
+from training.labelling.labels import AUDIT, Provenance, label_requests, labels
 
 WINDOW = "window:"
 """How the subject of a window's label begins: ``window:KEY:FROM:TO``, times in seconds since the Unix epoch."""
@@ -51,6 +51,18 @@ def read_labels(connection: Connection, keys: Collection[str]) -> list[LabelledS
             )
         )
     return spans
+
+
+def read_audits(connection: Connection) -> frozenset[str]:
+    """Return the ids of the labels that answered a question drawn at random, without a proposal."""
+    query = (
+        select(labels.c.id)
+        .join(label_requests, labels.c.request_id == label_requests.c.id)
+        .where(label_requests.c.asked_by == AUDIT, labels.c.provenance == Provenance.MANUAL)
+        .order_by(labels.c.id.desc())
+        .limit(MAX_LABELS)
+    )
+    return frozenset(connection.execute(query).scalars())
 
 
 def parse_window(subject: str) -> tuple[str, float, float] | None:

@@ -12,6 +12,9 @@ from sqlalchemy import JSON, Column, Float, Index, Integer, String, Table, Uniqu
 
 from cluster.store import metadata
 
+AUDIT = "audit"
+"""Who asked, when chance chose the question: what is estimated on such answers holds for all."""
+
 
 class RequestState(StrEnum):
     """Where a label request is."""

@@ -19,8 +19,11 @@ NEIGHBOURS = 20
 """Neighbours whose mean distance says how typical a sample is (TypiClust)."""
 MAX_CLUSTERS = 500
 """Clusters of one choice at most; more cost time and make no better choice."""
-CANDIDATES = 10
-"""Uncertain samples per wanted one that cluster-margin spreads its choice over (its paper's km / kt)."""
+CANDIDATES = 3
+"""Uncertain samples per wanted one that cluster-margin spreads its choice over (its paper's km / kt, there 10, for
+batches of thousands)."""
+TYPICAL_PER_CLASS = 1
+"""Labels a class before a model's margins are trusted; the first batch is always chosen as typical."""
 KMEANS_ROUNDS = 25
 CHUNK_ELEMENTS = 4_000_000
 """Distances computed at once; bounds memory for any pool."""
@@ -98,6 +101,20 @@ def cluster_margin(pool: Pool, k: int, rng: np.random.Generator) -> Indices:
     return _in_turns(groups, k)
 
 
+def default(pool: Pool, k: int, rng: np.random.Generator) -> Indices:
+    """Pick typical samples until there are ``TYPICAL_PER_CLASS`` labels a class, then by cluster-margin.
+
+    A model of few labels is sure of what it knows nothing about, so its margins mislead at first.
+
+    References:
+        Doucet et al., Bridging Diversity and Uncertainty in Active Learning with Self-Supervised
+        Pre-Training (2024), for TypiClust first and margins then.
+    """
+    few = TYPICAL_PER_CLASS * pool.proba_NC.shape[1]
+    return (typiclust if len(pool.labelled_LE) < few else cluster_margin)(pool, k, rng)
+
+
+DEFAULT = "default"
 STRATEGIES: dict[str, Callable[[Pool, int, np.random.Generator], Indices]] = {
     "random": random_sampling,
     "least_confidence": least_confidence,
@@ -105,6 +122,7 @@ STRATEGIES: dict[str, Callable[[Pool, int, np.random.Generator], Indices]] = {
     "margin": margin_sampling,
     "typiclust": typiclust,
     "cluster_margin": cluster_margin,
+    DEFAULT: default,
 }
 """By the name that settings and results use."""
 
@@ -122,6 +140,13 @@ def entropy(proba_NC: Floats) -> Floats:
     """Return the entropy of each row in nats, shape (N,)."""
     bits_N: Floats = -(proba_NC * np.log(np.maximum(proba_NC, 1e-12))).sum(axis=1)
     return bits_N
+
+
+def standardised(features_NF: Floats) -> Floats:
+    """Return each column with mean 0 and spread 1, a constant one as 0: the embedding while there is no model."""
+    centred: Floats = features_NF - features_NF.mean(axis=0)
+    spread = centred.std(axis=0)
+    return centred / np.where(spread > 1e-9 * (1.0 + np.abs(features_NF).max(axis=0)), spread, np.inf)
 
 
 def kmeans(points_NE: Floats, num_clusters: int, rng: np.random.Generator) -> Indices:

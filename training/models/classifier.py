@@ -22,6 +22,8 @@ from torch.nn import functional
 
 MODEL_TYPE = "classifier"
 
+HUGE = 1e30
+"""Spread of a column without one: what is divided by it is nothing. Not infinity, which no weights file may hold."""
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
 
@@ -34,7 +36,7 @@ class ClassifierConfig:
     classes: tuple[str, ...]
     """Names of the classes, in the order of the probabilities; at least two."""
     members: int = 5
-    hidden: int = 128
+    hidden: int = 64
 
     def __post_init__(self) -> None:
         if self.features < 1:
@@ -78,7 +80,7 @@ class EnsembleClassifier(nn.Module):
         """Take centre and spread of the inputs from the samples trained on; a constant column becomes zero."""
         self.centre.copy_(features_BF.mean(dim=0))
         spread = features_BF.std(dim=0, correction=0)
-        self.spread.copy_(torch.where(spread > 1e-9 * (1.0 + self.centre.abs()), spread, torch.inf))
+        self.spread.copy_(torch.where(spread > 1e-9 * (1.0 + self.centre.abs()), spread, HUGE))
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """Return each member's logits, shape (M, B, C)."""
@@ -105,16 +107,21 @@ class EnsembleClassifier(nn.Module):
 
 
 def fit_temperature(model: EnsembleClassifier, features_BF: Tensor, target_B: Tensor) -> float:
+    """Choose the temperature by samples that ``model`` was not trained on, set it and return it."""
+    with torch.inference_mode():
+        return set_temperature(model, model(features_BF), target_B)
+
+
+def set_temperature(model: EnsembleClassifier, logits_MBC: Tensor, target_B: Tensor) -> float:
     """Choose the temperature that makes held-out labels likeliest, set it and return it.
 
     Args:
-        model: a trained ensemble.
-        features_BF: samples that it was not trained on.
+        model: whose temperature is set.
+        logits_MBC: what networks of its kind say of samples that they were not trained on.
         target_B: their classes.
     """
     with torch.inference_mode():
-        logits = model(features_BF)
-        mean = functional.log_softmax(logits, dim=-1).logsumexp(dim=0)
+        mean = functional.log_softmax(logits_MBC, dim=-1).logsumexp(dim=0)
         candidates = torch.logspace(-1.3, 1.3, 200).clamp(MIN_TEMPERATURE, MAX_TEMPERATURE)
         losses = torch.stack([functional.cross_entropy(mean / candidate, target_B) for candidate in candidates])
         best = candidates[int(losses.argmin())]

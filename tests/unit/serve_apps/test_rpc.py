@@ -89,7 +89,7 @@ async def test_what_a_session_holds_is_free_when_its_socket_is_over(api: ApiFloo
 
         register.close(connection)
         async with asyncio.timeout(10):
-            while not (
+            while not (  # noqa: ASYNC110  what is waited for has no event
                 free := (await olaf.post("/api/v1/labels/lease", json={"session": "visit-0002"})).json()["items"]
             ):
                 await asyncio.sleep(0.01)

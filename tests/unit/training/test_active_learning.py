@@ -71,6 +71,15 @@ def test_windows_of_a_choice_do_not_overlap_and_are_the_nearest_to_the_threshold
         assert own[-1][2] == dataset.series[0].ts[-1]
 
 
+def test_a_floor_without_alerts_is_asked_about_too() -> None:
+    """Windows below the threshold raise nothing; the least sure of them are asked about all the same."""
+    everything = choose(make_dataset(readings=600), None, SETTINGS, MAX_CHOSEN, 1.0)
+    quiet = [one for one in everything if one.score < one.threshold]
+
+    assert quiet
+    assert {one.to_question("m@1", "s").proposal for one in quiet} == {"normal"}
+
+
 class Startled:
     """A model that finds only these strange, of the readings that have a past."""
 

@@ -56,6 +56,20 @@ def test_certainty_is_calibrated() -> None:
     assert sure.mean() == pytest.approx(right.mean(), abs=0.05)
 
 
+def test_few_folds_more_labels_and_no_folds_leave_the_decisions_alone() -> None:
+    """Calibration trains networks of its own; what is said to be likeliest does not depend on it."""
+    features, target = heaps(200, noise=3.0)
+    with_folds, without = (
+        classify(train_classifier(features, target, CLASSES, replace(SETTINGS, calibration_folds=folds)), features)
+        for folds in (4, 0)
+    )
+
+    assert with_folds.argmax(axis=1).tolist() == without.argmax(axis=1).tolist()
+    assert not np.allclose(with_folds, without)
+    with pytest.raises(ValueError, match="calibration_folds must be 0 or 2-20"):
+        ClassifierSettings(calibration_folds=1)
+
+
 def test_temperature_changes_no_decision() -> None:
     """It makes held-out labels likelier and leaves the likeliest class alone."""
     model = EnsembleClassifier(ClassifierConfig(features=2, classes=CLASSES, members=2, hidden=8))

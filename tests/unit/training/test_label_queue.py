@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from cluster.errors import ClusterError
-from cluster.store import metadata, open_engine
+from cluster.ids import new_id
+from cluster.store import metadata, open_engine, read_transaction
 from tests.fakes_alerts import FakeClock
 from training.errors import StaleLeaseError
 from training.labelling.answering import Answer
 from training.labelling.label_queue import LabelQueue, LabelQueueSettings
-from training.labelling.labels import Provenance, Question, RequestState
+from training.labelling.label_snapshot import read_audits
+from training.labelling.labels import AUDIT, Label, Provenance, Question, RequestState, labels
 from training.labelling.leasing import Holder
 
 ANN = Holder("ann", "socket-1")
@@ -249,3 +251,30 @@ def test_whoever_skipped_all_that_is_important_gets_the_rest(queue: LabelQueue) 
 
     assert [one.subject for one in mine] == ["window:2", "window:1", "window:0"]
     assert [one.subject for one in his] == ["window:11"]
+
+
+def test_a_models_own_labels_are_kept_once_a_version(queue: LabelQueue, engine: Engine) -> None:
+    """Each says which version gave it; another version may say something else beside it."""
+
+    def own(model_id: str, subject: str) -> Label:
+        return Label(
+            id=new_id(), at=1.0, subject=subject, value="normal", user_id="", provenance=Provenance.AUTO,
+            model_id=model_id, confidence=0.97,
+        )  # fmt: skip
+
+    assert do(queue, queue.keep_own([own("classifier@1", "a"), own("classifier@1", "b")])) == 2
+    assert do(queue, queue.keep_own([own("classifier@1", "a"), own("classifier@2", "a")])) == 1
+    with read_transaction(engine) as connection:
+        kept = connection.execute(select(labels.c.subject, labels.c.model_id).where(labels.c.provenance == "auto"))
+        assert sorted(map(tuple, kept)) == [("a", "classifier@1"), ("a", "classifier@2"), ("b", "classifier@1")]
+
+
+def test_audits_are_the_answers_to_random_questions_that_showed_no_proposal(queue: LabelQueue, engine: Engine) -> None:
+    do(queue, queue.ask([Question(subject=name, asked_by=by) for name, by in (("a", AUDIT), ("b", "default"))]))
+    given = {}
+    for request in do(queue, queue.lease(Holder("ann", "session-1"), 2)):
+        said = Answer(request_id=request.id, token=request.token, value="normal", user_id="ann")
+        given[request.subject] = do(queue, queue.answer(said)).id
+
+    with read_transaction(engine) as connection:
+        assert read_audits(connection) == {given["a"]}

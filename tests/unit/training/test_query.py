@@ -8,11 +8,13 @@ from training.labelling.query import (
     STRATEGIES,
     Pool,
     cluster_margin,
+    default,
     entropy,
     kmeans,
     margin,
     margin_sampling,
     nearest,
+    standardised,
     typiclust,
 )
 
@@ -87,7 +89,7 @@ def test_cluster_margin_takes_no_near_duplicates() -> None:
     """The most uncertain ones all lie in one heap; the choice goes beyond it, where margin alone does not."""
     points = blobs((50, 50, 50))
     proba = np.tile([0.9, 0.1], (150, 1))
-    proba[:50] = [0.51, 0.49]
+    proba[:12] = [0.51, 0.49]
     proba[50:53] = proba[100:103] = [0.55, 0.45]
     pool = Pool(proba_NC=proba, embedding_NE=points, labelled_LE=np.zeros((0, 2)))
 
@@ -95,6 +97,21 @@ def test_cluster_margin_takes_no_near_duplicates() -> None:
 
     assert len({place // 50 for place in chosen.tolist()}) > 1
     assert {place // 50 for place in margin_sampling(pool, 6, np.random.default_rng(0)).tolist()} == {0}
+
+
+def test_the_default_asks_about_typical_ones_first_and_uncertain_ones_then() -> None:
+    """Until there is about a label a class."""
+    for labelled, then in ((0, typiclust), (2, typiclust), (30, cluster_margin)):
+        pool = pool_of(labelled=labelled)
+        expected = then(pool, 5, np.random.default_rng(1))
+        assert default(pool, 5, np.random.default_rng(1)).tolist() == expected.tolist()
+
+
+def test_standardised_columns() -> None:
+    """Units do not count; a constant column is nothing."""
+    rows = standardised(np.array([[1.0, 7.0], [3.0, 7.0]]))
+
+    assert rows.tolist() == [[-1.0, 0.0], [1.0, 0.0]]
 
 
 def test_margin_and_entropy() -> None:
