@@ -5,12 +5,14 @@ Invariants: a worker group carries the lane's token (1/N per worker) while the d
 carries nothing; a group that cannot start makes ``fit`` raise instead of trying for ever.
 """
 
+import logging
 import math
 import os
 from collections.abc import Mapping
 from typing import Any, cast
 
 import ray
+from ray.exceptions import ActorDiedError
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
@@ -26,6 +28,8 @@ from training.runs.lone_worker import LoneWorkerConfig
 from training.runs.retention import RUNS
 from training.runs.train_fn import TrainTask, train_anomaly_detector
 from training.settings import TrainSettings
+
+logger = logging.getLogger(__name__)
 
 TASK = "train_model"
 ENVIRONMENT = {
@@ -60,18 +64,28 @@ class LaneTrainer(TorchTrainer):
 def train(task: TrainTask, cluster_resources: Mapping[str, float]) -> dict[str, Any]:
     """Train on a worker group of its own and return what rank 0 returned.
 
+    A controller that dies is replaced as often as lost workers are: the next one finds the run's checkpoints
+    under its name. Its workers, which it owns, die with it.
+
     Raises:
         WorkersDidNotStartError: the worker group could not be started in time.
         WorkersFailedError: the workers or Ray's controller failed for good.
         HyperparameterError: GPUs were asked for that the cluster does not have.
     """
-    trainer = build_trainer(task, cluster_resources)
-    try:
-        result: Any = trainer.fit()
-    except TrainingFailedError as error:
-        raise explain(error) from error
-    outcome: dict[str, Any] = result.return_value
-    return outcome
+    failures = 0
+    while True:
+        try:
+            result: Any = build_trainer(task, cluster_resources).fit()
+        except TrainingFailedError as error:
+            raise explain(error) from error
+        except ActorDiedError as error:
+            failures += 1
+            if failures > task.settings.max_failures:
+                raise WorkersFailedError(f"Ray Train's controller died {failures} times") from error
+            logger.warning("run %s: Ray Train's controller died; going on from the last checkpoint", task.run_id)
+            continue
+        outcome: dict[str, Any] = result.return_value
+        return outcome
 
 
 def build_trainer(task: TrainTask, cluster_resources: Mapping[str, float]) -> TorchTrainer:
