@@ -1,4 +1,4 @@
-"""Two ranks, cut at random steps and continued in new processes: the same training, bit for bit."""
+"""Two ranks, cut at random steps and continued from a checkpoint: the same training, bit for bit."""
 
 import random
 from pathlib import Path
@@ -23,12 +23,17 @@ SETTINGS = TrainSettings(
 
 
 def _rank(rank: int, folder: str, cuts: list[int | None]) -> None:
-    """Train as one of two; at each cut begin anew from what rank 0 wrote, as a new process would."""
+    """Be one of two: a training without a cut, then one that begins anew at each cut from what rank 0 wrote."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
-    place = Path(folder, "checkpoint")
+    for name, pieces in (("whole", [None]), ("cut", cuts)):
+        _train(rank, Path(folder, name), pieces)
+    distributed.destroy_process_group()
+
+
+def _train(rank: int, place: Path, cuts: list[int | None]) -> None:
     for number, cut in enumerate(cuts):
-        torch.manual_seed(1000 + number)
+        torch.manual_seed(1000 + number)  # what another process would have
         setup = set_up(make_dataset(600), SETTINGS, torch.device("cpu"), rank, WORLD)
         if number:
             load_checkpoint(setup.state, place)
@@ -47,8 +52,7 @@ def _rank(rank: int, folder: str, cuts: list[int | None]) -> None:
             save_checkpoint(setup.state, place)
         distributed.barrier()
     if rank == 0:
-        Path(folder, "weights").write_bytes(dump_weights(setup.model.state_dict()))
-    distributed.destroy_process_group()
+        (place / "weights").write_bytes(dump_weights(setup.model.state_dict()))
 
 
 def _nothing(_progress: Progress) -> None:
@@ -57,14 +61,10 @@ def _nothing(_progress: Progress) -> None:
 
 def test_two_ranks_that_are_cut_and_continued_are_bitwise_the_same(tmp_path: Path) -> None:
     """Three cuts at random steps of a training of about forty."""
-    cuts: list[int | None] = [random.randint(1, 9) for _ in range(3)]
-    weights = []
-    for name, pieces in (("whole", [None]), ("cut", [*cuts, None])):
-        (tmp_path / name).mkdir()
-        torch.multiprocessing.spawn(_rank, args=(f"{tmp_path}/{name}", pieces), nprocs=WORLD)  # type: ignore[no-untyped-call]
-        weights.append((tmp_path / name / "weights").read_bytes())
+    cuts: list[int | None] = [*(random.randint(1, 9) for _ in range(3)), None]
+    torch.multiprocessing.spawn(_rank, args=(str(tmp_path), cuts), nprocs=WORLD)  # type: ignore[no-untyped-call]
 
-    assert weights[0] == weights[1], cuts
+    assert (tmp_path / "whole" / "weights").read_bytes() == (tmp_path / "cut" / "weights").read_bytes(), cuts
 
 
 @pytest.mark.parametrize(("patience", "ends_after"), [(0, 3), (1, 1)], ids=["never", "after-one"])
