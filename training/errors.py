@@ -145,6 +145,10 @@ class CheckpointError(TrainingError):
         return f"checkpoint {self.path} cannot be used: {self.reason}"
 
 
+class TornCheckpointError(CheckpointError):
+    """A checkpoint was not written to its end, or was changed since; the one before it may be whole."""
+
+
 class SoftLimitReachedError(TrainingError):
     """The run stopped itself at its soft limit; its checkpoint is kept."""
 

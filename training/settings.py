@@ -56,7 +56,9 @@ class TrainSettings:
     clip_norm: float = 1.0
     """Largest gradient norm of a step."""
     checkpoint_interval_s: float = 15.0
-    """Least time between two checkpoints, in seconds; the last epoch always makes one."""
+    """Least time between two checkpoints, in seconds, also inside an epoch; the last epoch always makes one."""
+    patience: int = 0
+    """Epochs without a smaller validation loss after which a training ends early; 0: never."""
     num_workers: int = 1
     """Train workers; 0 runs in the calling process (Ray Train's local mode, for tests)."""
     accelerator: Accelerator = "auto"
@@ -67,7 +69,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "channels", "num_layers", "max_windows", "min_windows"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("seed", "min_steps", "num_workers", "max_failures"):
+        for name in ("seed", "min_steps", "num_workers", "max_failures", "patience"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         for name in ("learning_rate", "clip_norm", "history_s", "checkpoint_interval_s"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")

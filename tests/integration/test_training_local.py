@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ray import train
 from ray.train.torch import TorchTrainer
 
@@ -13,11 +14,14 @@ from cluster.runs import RunState
 from cluster.store import metadata, open_engine
 from training.data.snapshots import read_dataset
 from training.data.versions import freeze
+from training.data.versions import load as load_version
 from training.registry.promotion import champion
 from training.registry.storage import Storage
 from training.registry.versions import ModelRegistry
 from training.runs import train_fn
-from training.runs.checkpoint import NUMBERS, TENSORS
+from training.runs.checkpoint import NUMBERS, TENSORS, save_checkpoint
+from training.runs.loop import Progress
+from training.runs.recipe import set_up
 from training.runs.train_fn import TrainTask, train_anomaly_detector
 from training.runs.trainer import LaneTrainer, scaling
 from training.settings import TrainSettings
@@ -127,3 +131,23 @@ def test_what_the_trainer_changes_in_ray_is_still_there() -> None:
         assert hasattr(TorchTrainer, name)
         assert name in vars(LaneTrainer)
     assert (NUMBERS, TENSORS) == ("state.json", "state.safetensors")
+
+
+def test_a_torn_checkpoint_gives_way_to_the_one_before_it(
+    task: TrainTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never to a newer one, which Ray Train did not hear of."""
+    dataset = load_version(task.dataset_id, Storage(task.storage_url), task.dataset_name)
+    state = set_up(dataset, SETTINGS, torch.device("cpu")).state
+    for number in (1, 2, 3, 4):
+        state.progress = Progress(epoch=number)
+        save_checkpoint(state, tmp_path / f"checkpoint_{number}")
+    (tmp_path / "checkpoint_3" / NUMBERS).unlink()
+    content = (tmp_path / "checkpoint_2" / TENSORS).read_bytes()
+    (tmp_path / "checkpoint_2" / TENSORS).write_bytes(content[:-8])
+    newest = train.Checkpoint.from_directory(str(tmp_path / "checkpoint_3"))
+    monkeypatch.setattr(train, "get_checkpoint", lambda: newest)
+
+    train_fn._restore(state, "a-run")
+
+    assert state.progress.epoch == 1

@@ -55,6 +55,9 @@ def fit(
     scheduler: LRScheduler | None = None,
     clip_norm: float = 1.0,
     should_stop: Callable[[], bool] = never,
+    is_enough: Callable[[], bool] = never,
+    should_save: Callable[[], bool] = never,
+    save: Callable[[Progress], None] | None = None,
     tick: Callable[[Progress], None] | None = None,
     tick_s: float = 0.25,
 ) -> Progress:
@@ -70,16 +73,22 @@ def fit(
         scheduler: stepped after every optimiser step.
         clip_norm: largest gradient norm of a step.
         should_stop: asked after every step; True ends the loop there.
+        is_enough: asked before every pass; True ends the training early. It must depend on the states of the
+            training only, so that a continued training ends where the whole one does.
+        should_save: asked after every step that did not end the loop.
+        save: called when ``should_save`` said so, with the place inside the pass.
         tick: called between steps, at most every ``tick_s``, for live progress.
         tick_s: least time between two ticks, in seconds.
 
     Returns:
-        Where the training is; ``epoch == epochs`` unless it was stopped.
+        Where the training is; ``epoch == epochs`` unless it was stopped or was enough.
     """
     progress = start
     began_s = time.monotonic() - start.elapsed_s
     next_tick_s = time.monotonic() + tick_s
     for epoch in range(start.epoch, epochs):
+        if is_enough():
+            return progress
         model.train()
         # Kept as a tensor: reading a number from the device after every step would wait for it.
         loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=next(model.parameters()).device)
@@ -99,13 +108,17 @@ def fit(
             progress = replace(progress, samples=progress.samples + len(target))
             now_s = time.monotonic()
             stopping = should_stop()
-            if stopping or (tick is not None and now_s >= next_tick_s):
+            saving = not stopping and save is not None and should_save()
+            ticking = tick is not None and now_s >= next_tick_s
+            if stopping or saving or ticking:
                 here = replace(progress, step=steps, loss_sum=loss_sum.item(), elapsed_s=now_s - began_s)
                 if stopping:
                     return here
-                if tick is not None:
+                if save is not None and saving:
+                    save(here)
+                if tick is not None and ticking:
                     tick(here)
-                next_tick_s = now_s + tick_s
+                    next_tick_s = now_s + tick_s
         progress = replace(
             progress,
             epoch=epoch + 1,

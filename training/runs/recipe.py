@@ -69,6 +69,7 @@ def set_up(
     batches, steps = plan_batches(parts.train, settings, rank, world_size)
     epochs = max(settings.epochs, math.ceil(settings.min_steps / steps))
     state = new_state(model, settings, dataset.digest, epochs * steps, parts)
+    state.world_size = world_size
     return Setup(parts, model, baseline, state, batches, steps, epochs)
 
 

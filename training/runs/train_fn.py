@@ -10,12 +10,13 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pyarrow.fs import FileSelector
 from ray import train
 from ray.train.torch import get_device
 from torch import nn
@@ -30,7 +31,7 @@ from cluster.store import open_engine
 from realtime.process_broadcaster import get_broadcaster
 from training.data.snapshots import Dataset
 from training.data.versions import load as load_version
-from training.errors import SoftLimitReachedError
+from training.errors import SoftLimitReachedError, TornCheckpointError
 from training.evaluation.forecasts import evaluate, mean_loss
 from training.models.forecaster import ResidualForecaster
 from training.registry.gates import PromotionSettings
@@ -89,6 +90,8 @@ def train_anomaly_detector(config: dict[str, Any]) -> dict[str, Any]:
     task = TrainTask.from_config(config)
     context = train.get_context()
     is_first = context.get_world_rank() == 0
+    # cuBLAS reads it when it starts; without it equal products may differ in their last bits.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     device = get_device()
     _behave(device)
     queue, reporter = _outlets(task, is_first)
@@ -119,7 +122,7 @@ def _run(task: TrainTask, rank: int, world_size: int, device: torch.device, repo
     _restore(setup.state, task.run_id)
     reporter.progress(bar.FITTING, f"training {setup.epochs} epochs", is_milestone=True)
     _fit(task, setup, rank, world_size, device, reporter)
-    if setup.state.progress.epoch < setup.epochs:
+    if setup.state.progress.epoch < setup.epochs and not is_enough(setup.state, task.settings.patience):
         stopped = SoftLimitReachedError(task.run_id, setup.state.progress.epoch, setup.epochs)
         return {"state": RunState.TIMED_OUT, "reason": str(stopped), "result": {"epoch": stopped.epoch}}
     if rank != 0:
@@ -129,11 +132,37 @@ def _run(task: TrainTask, rank: int, world_size: int, device: torch.device, repo
 
 
 def _restore(state: TrainState, run_id: str) -> None:
-    checkpoint = train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            load_checkpoint(state, Path(folder))
-        logger.info("run %s goes on after epoch %d", run_id, state.progress.epoch)
+    """Go on from the newest checkpoint that is whole; every rank reads the same files and so takes the same one.
+
+    Raises:
+        CheckpointError: the newest whole one is of another training.
+    """
+    newest = train.get_checkpoint()
+    for checkpoint in _with_older(newest) if newest is not None else ():
+        try:
+            with checkpoint.as_directory() as folder:
+                load_checkpoint(state, Path(folder))
+        except TornCheckpointError as error:
+            logger.warning("run %s: %s; trying the one before it", run_id, error)
+        else:
+            logger.info("run %s goes on in epoch %d after step %d", run_id, state.progress.epoch, state.progress.step)
+            return
+
+
+def _with_older(newest: train.Checkpoint) -> Iterator[train.Checkpoint]:
+    """Yield ``newest`` and what lies before it in its run's folder; Ray names them by time."""
+    yield newest
+    if newest.filesystem is None:
+        return
+    parent, _, name = newest.path.rstrip("/").rpartition("/")
+    try:
+        found = newest.filesystem.get_file_info(FileSelector(parent))
+    except OSError as error:
+        logger.warning("%s cannot be listed: %s", parent, error)
+        return
+    for older in sorted((one.base_name for one in found), reverse=True):
+        if older.startswith("checkpoint_") and older < name and "snapshot" not in older:
+            yield train.Checkpoint(f"{parent}/{older}", newest.filesystem)
 
 
 def _fit(task: TrainTask, setup: Setup, rank: int, world_size: int, device: torch.device, reporter: Reporter) -> None:
@@ -141,6 +170,7 @@ def _fit(task: TrainTask, setup: Setup, rank: int, world_size: int, device: torc
     state = setup.state
     progress_bar = TrainingBar(reporter, setup.epochs, setup.steps, world_size, state)
     saver = _Saver(state, task.settings.checkpoint_interval_s, setup.epochs, rank)
+    between = _BetweenSteps(task.soft_deadline_s, saver.is_due, world_size, device)
 
     def after_epoch(progress: Progress) -> None:
         state.progress = progress
@@ -149,6 +179,10 @@ def _fit(task: TrainTask, setup: Setup, rank: int, world_size: int, device: torc
             state.best, state.best_loss, state.best_epoch = copy_weights(setup.model), loss, progress.epoch
         saver.after_epoch(loss)
         progress_bar.after_epoch(progress, loss)
+
+    def inside_epoch(progress: Progress) -> None:
+        state.progress = progress
+        saver.save(None)
 
     module: nn.Module = setup.model
     if world_size > 1:
@@ -164,11 +198,19 @@ def _fit(task: TrainTask, setup: Setup, rank: int, world_size: int, device: torc
         start=state.progress,
         scheduler=state.scheduler,
         clip_norm=task.settings.clip_norm,
-        should_stop=_stop_condition(task.soft_deadline_s, world_size, device),
+        should_stop=between.should_stop,
+        is_enough=lambda: _decided_by_first(is_enough(state, task.settings.patience)),
+        should_save=between.should_save,
+        save=inside_epoch,
         tick=progress_bar.tick,
     )
     if state.progress.epoch < setup.epochs:
         saver.save(None)
+
+
+def is_enough(state: TrainState, patience: int) -> bool:
+    """Return whether ``patience`` epochs, 0 for without end, have brought nothing better."""
+    return 0 < patience <= state.progress.epoch - state.best_epoch
 
 
 def _complete(task: TrainTask, setup: Setup, dataset: Dataset, reporter: Reporter, storage: Storage) -> dict[str, Any]:
@@ -236,7 +278,14 @@ def _outlets(task: TrainTask, is_first: bool) -> tuple[RunQueueClient | None, Re
 
 
 def _behave(device: torch.device) -> None:
-    """Take one thread and a back seat: the demo trains on the cores that carry the alerts."""
+    """Compute the same bits each time; on CPUs, take one thread and a back seat.
+
+    The demo trains on the cores that carry the alerts.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling what is about to be overwritten only guards against programs that read it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
     if device.type != "cpu":
         return
     torch.set_num_threads(1)
@@ -244,17 +293,33 @@ def _behave(device: torch.device) -> None:
         os.nice(NICE - os.nice(0))
 
 
-def _stop_condition(deadline_s: float | None, world_size: int, device: torch.device) -> Callable[[], bool]:
-    def is_over() -> bool:
-        return deadline_s is not None and time.time() >= deadline_s
+class _BetweenSteps:
+    """Answers the loop's two questions after a step, equally on every rank, with one collective for both.
 
-    def agree() -> bool:
-        # All ranks must leave at the same step: one that is alone in a collective waits for ever.
-        flag = torch.tensor([float(is_over())], device=device)
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-        return bool(flag.item())
+    A rank that left alone, or reported alone, would wait for the others for ever.
+    """
 
-    return agree if world_size > 1 and deadline_s is not None else is_over
+    def __init__(
+        self, deadline_s: float | None, is_due: Callable[[], bool], world_size: int, device: torch.device
+    ) -> None:
+        self._deadline_s = deadline_s
+        self._is_due = is_due
+        self._world_size = world_size
+        self._device = device
+        self._saving = False
+
+    def should_stop(self) -> bool:
+        stopping = self._deadline_s is not None and time.time() >= self._deadline_s
+        saving = self._is_due()
+        if self._world_size > 1:
+            flags = torch.tensor([float(stopping), float(saving)], device=self._device)
+            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+            stopping, saving = (bool(flag) for flag in flags.tolist())
+        self._saving = saving
+        return stopping
+
+    def should_save(self) -> bool:
+        return self._saving
 
 
 class _Saver:
@@ -265,17 +330,18 @@ class _Saver:
         self._interval_s = interval_s
         self._epochs = epochs
         self._rank = rank
-        self._next_at_s = state.progress.elapsed_s + interval_s
+        self._next_at_s = time.monotonic() + interval_s
+
+    def is_due(self) -> bool:
+        """Return whether this rank's clock says so; the ranks still have to agree."""
+        return time.monotonic() >= self._next_at_s
 
     def after_epoch(self, validation_loss: float) -> None:
-        elapsed_s = self._state.progress.elapsed_s
-        # By training time, which all ranks agree on closely enough only when one decides.
-        is_due = _decided_by_first(elapsed_s >= self._next_at_s)
-        if is_due or self._state.progress.epoch == self._epochs:
-            self._next_at_s = elapsed_s + self._interval_s
+        if _decided_by_first(self.is_due()) or self._state.progress.epoch == self._epochs:
             self.save(validation_loss)
 
     def save(self, validation_loss: float | None) -> None:
+        self._next_at_s = time.monotonic() + self._interval_s
         progress = self._state.progress
         metrics = {"epoch": progress.epoch, "loss": progress.loss, "val_loss": validation_loss}
         if self._rank != 0:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import ray
+from ray.exceptions import ActorDiedError
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
@@ -65,11 +66,13 @@ def train(task: TrainTask, cluster_resources: Mapping[str, float]) -> dict[str, 
         WorkersFailedError: the workers or Ray's controller failed for good.
         HyperparameterError: GPUs were asked for that the cluster does not have.
     """
-    trainer = build_trainer(task, cluster_resources)
     try:
-        result: Any = trainer.fit()
+        result: Any = build_trainer(task, cluster_resources).fit()
     except TrainingFailedError as error:
         raise explain(error) from error
+    except ActorDiedError as error:
+        # Another controller would wait in vain: the lane's token stays with the dead one's workers while the driver lives.
+        raise WorkersFailedError("Ray Train's controller died; train again, the last checkpoint stays") from error
     outcome: dict[str, Any] = result.return_value
     return outcome
 

@@ -84,3 +84,40 @@ def test_a_finished_training_makes_no_further_step() -> None:
 
     assert end == Progress(epoch=3)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_it_is_enough_ends_a_training_before_the_next_pass() -> None:
+    """Also one that is continued where it was enough already."""
+    model, optimizer = _training()
+    reports: list[Progress] = []
+    end = fit(
+        model,
+        optimizer,
+        _batches,
+        epochs=9,
+        report=reports.append,
+        start=Progress(),
+        is_enough=lambda: len(reports) >= 2,
+    )
+    again = fit(model, optimizer, _batches, epochs=9, report=_nothing, start=end, is_enough=lambda: True)
+
+    assert [report.epoch for report in reports] == [1, 2]
+    assert again == end == reports[-1]
+
+
+def test_it_saves_inside_a_pass_when_it_is_told_to() -> None:
+    """With the place to go on from, and going on after."""
+    answers = iter([False, True, False, False, True])
+    saved: list[Progress] = []
+    end = fit(
+        *_training(),
+        _batches,
+        epochs=1,
+        report=_nothing,
+        start=Progress(),
+        should_save=lambda: next(answers),
+        save=saved.append,
+    )
+
+    assert [(one.epoch, one.step) for one in saved] == [(0, 2), (0, 5)]
+    assert end.epoch == 1
