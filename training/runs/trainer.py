@@ -71,7 +71,7 @@ def train(task: TrainTask, cluster_resources: Mapping[str, float]) -> dict[str, 
     except TrainingFailedError as error:
         raise explain(error) from error
     except ActorDiedError as error:
-        # Another controller would wait in vain: the lane's token stays with the dead one's workers while the driver lives.
+        # Another one would wait in vain: the lane's token stays with the dead one's workers while the driver lives.
         raise WorkersFailedError("Ray Train's controller died; train again, the last checkpoint stays") from error
     outcome: dict[str, Any] = result.return_value
     return outcome
