@@ -323,7 +323,10 @@ class HubService:
         while True:
             record, stored = await self._under_way.get()
             try:
-                await asyncio.wait_for(asyncio.shield(stored), self._settings.journal_timeout_s)
+                # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the answer,
+                # and `close` would wait for this task for ever.
+                async with asyncio.timeout(self._settings.journal_timeout_s):
+                    await asyncio.shield(stored)
             except Exception as error:
                 assert self._journal is not None
                 await self._face(self._journal, error)

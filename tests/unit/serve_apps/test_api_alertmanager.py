@@ -56,7 +56,7 @@ async def test_an_alert_that_is_not_repeated_goes_stale_and_comes_back(api: ApiF
     await post(api, {"labels": NAME})
     store = ExternalAlerts(api.engine, AlertEngine(api.engine, FakeClock()), FakeClock())
 
-    assert store.expire(time.time() + 299) == 0
+    assert store.expire(time.time() + 200) == 0
     assert store.expire(time.time() + 301) == 1
     assert store.expire(time.time() + 999) == 0
     assert [alert.condition for alert in all_alerts(api)] == [Condition.STALE]
