@@ -43,7 +43,7 @@ def test_what_cannot_be_used_is_counted_and_ingest_goes_on(floor: Floor) -> None
         client.stop()
 
     wanted = before["dead_letters_total"] + 2
-    assert eventually(lambda: floor.status()["dead_letters_total"] >= wanted, every_s=1)
+    assert eventually(lambda: floor.status()["dead_letters_total"] >= wanted, 60, every_s=1), floor.status()
     counted = floor.status()
     assert eventually(lambda: floor.status()["readings_total"] > counted["readings_total"], 60, every_s=1)
     after = floor.status()
