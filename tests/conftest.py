@@ -19,6 +19,8 @@ os.environ["RAY_AUTH_TOKEN_PATH"] = str(_RAY_TOKEN)
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # As on a floor: no idle worker per CPU for every driver and every job.
 os.environ |= {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
+# Tests run side by side: threads of several torches on the same cores would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell starts background jobs with SIGINT ignored, and every process of a test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # A developer's own settings must not steer the tests towards a floor that is in use.

@@ -4,16 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from training.data.snapshots import Dataset, Series
 from training.registry.storage import Storage
 from training.settings import TrainSettings
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

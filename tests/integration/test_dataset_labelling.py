@@ -1,5 +1,7 @@
 """Who labels which windows: people, people with the model's word, or the model where audits allow it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -111,8 +113,9 @@ def test_the_model_does_not_learn_from_its_own_labels() -> None:
     assert (found.model, found.num_labels) == (None, 0)
 
 
-def test_a_version_leads_from_a_label_to_its_threshold(storage: Storage) -> None:
+def test_a_version_leads_from_a_label_to_its_threshold(tmp_path: Path) -> None:
     """And its weights can be loaded."""
+    storage = Storage(tmp_path.as_uri())
     known = dataset(400, truth(range(280)))
     found = plan_labelling(known, {str(window) for window in range(40, 280)}, AUTO, 10)
 
