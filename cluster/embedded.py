@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from cluster.errors import ServiceUnavailableError
 from cluster.ports import LOOPBACK
 from cluster.process import POLL_S, Child
+from cluster.whole_file import replacing
 
 MQTT = "mqtt"
 REDIS = "redis"
@@ -226,11 +227,8 @@ def find_valkey_server() -> str:
 def write_private(path: Path, text: str) -> None:
     """Replace a file by one that only its owner may read, never leaving half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    part.replace(path)
+    with replacing(path, mode=0o600) as file:
+        file.write(text.encode())
 
 
 def _redis_answers(connection: socket.socket, password: str) -> bool:

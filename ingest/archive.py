@@ -10,7 +10,6 @@ except for one moment of a compaction, which readers see through and the next on
 """
 
 import logging
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from cluster.whole_file import replacing
 from ingest.payload import Reading
 from ingest.store_bounds import StoreUsage
 
@@ -160,9 +160,13 @@ class ArchiveStore:
     def read_pieces(self, file: ArchiveFile, wanted: pc.Expression | None = None) -> Iterator[pa.Table]:
         """Yield the rows of one file in pieces of at most ``PIECE_ROWS``; only one is in memory."""
         source = ds.dataset(file.path, filesystem=self._fs, schema=SCHEMA, format="parquet")
-        # Read ahead no further than needed: the default holds sixteen pieces of four files.
-        for piece in source.to_batches(filter=wanted, batch_size=PIECE_ROWS, batch_readahead=0, use_threads=False):
-            yield pa.Table.from_batches([piece], schema=SCHEMA)
+        (whole,) = source.get_fragments()
+        # A row group at a time: read as a whole, the next ones are fetched while a slow reader has the first.
+        for group in whole.split_by_row_group(wanted, schema=SCHEMA):
+            for piece in group.to_batches(
+                schema=SCHEMA, filter=wanted, batch_size=PIECE_ROWS, batch_readahead=0, use_threads=False
+            ):
+                yield pa.Table.from_batches([piece], schema=SCHEMA)
 
     def compact(self, day: str, settings: ArchiveSettings) -> int:
         """Merge the small files of a day when there are enough of them; return how many went into one."""
@@ -221,7 +225,9 @@ class ArchiveStore:
         folder = f"{self._root}/date={day}"
         path = f"{folder}/{_id_text(first)}_{_id_text(last)}.parquet"
         if isinstance(self._fs, fs.LocalFileSystem):
-            _write_local(Path(path), table)
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with replacing(Path(path)) as file:
+                pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         else:
             # Object stores show an object only when its upload has ended.
             pq.write_table(table, path, filesystem=self._fs, compression="zstd", row_group_size=ROW_GROUP_ROWS)
@@ -297,19 +303,3 @@ def _small_runs(files: Sequence[ArchiveFile], small_bytes: int) -> list[list[Arc
         elif runs[-1]:
             runs.append([])
     return [run for run in runs if run]
-
-
-def _write_local(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A leading dot keeps other readers (DuckDB, Ray Data) away from an unfinished file.
-    unfinished = path.with_name(f".{path.name}.tmp")
-    with unfinished.open("wb") as file:
-        pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP_ROWS)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

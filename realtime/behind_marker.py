@@ -5,8 +5,9 @@ the file is there before the first such confirmation and until the journal has c
 so a hub that finds it at its start knows that the journal proves nothing.
 """
 
-import os
 from pathlib import Path
+
+from cluster.whole_file import sync_folder
 
 
 class BehindMarker:
@@ -26,11 +27,7 @@ class BehindMarker:
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.touch()
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self._path.parent)
 
     def clear(self) -> None:
         self._path.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ for a slow reader. Invariants: a file appears whole or not at all; with a token 
 leaves that its owner could not see on the page.
 """
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from sqlalchemy import Engine
 
 from cluster.settings import Settings
 from cluster.store import open_engine
+from cluster.whole_file import replacing
 from ingest.archive import ArchiveStore
 from ingest.choices import ExportKind, FileFormat
 from ingest.export import Export, ExportQuery, export_alerts, export_dead_letters, export_telemetry
@@ -155,15 +155,9 @@ def _sink(out: str) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    path = Path(out)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        # 0600: it holds what only people of the floor may see.
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    # 0600: it holds what only people of the floor may see.
+    with replacing(Path(out), mode=0o600) as file:
+        yield file
 
 
 def _bar() -> Progress:

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -250,10 +251,11 @@ def test_a_large_archive_passes_through_little_memory(tmp_path: Path) -> None:
     found = 0
     for piece in export_telemetry(ArchiveStore(url), ExportQuery(), nothing).tables:
         found += piece.num_rows
+        time.sleep(0.01)  # a reader that is slower than the disk
         most = max(most, pa.total_allocated_bytes() - before)
 
     assert found == num_rows
-    assert most < 64 * 1024 * 1024 < whole_bytes
+    assert most < 48 * 1024 * 1024 < whole_bytes
 
 
 @pytest.fixture(scope="module")

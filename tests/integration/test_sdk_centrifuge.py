@@ -77,7 +77,7 @@ def token(user: str, role: str = "operator", kind: TokenKind = TokenKind.ACCESS,
 async def publish(publisher: httpx.AsyncClient, channel: str, data: object, key: str = "") -> int:
     """Publish until the gateway says that the hub has it; returns the offset."""
     body = {"channel": channel, "data": data, "idempotency_key": key or os.urandom(8).hex()}
-    give_up_s = time.monotonic() + 30
+    give_up_s = time.monotonic() + 90  # Ray's own time to start a replica again, on a busy machine
     while True:
         try:
             response = await publisher.post("/api/publish", json=body)
@@ -467,12 +467,17 @@ async def test_redeploy_that_nobody_announced_closes_with_3001(gateway: Gateway)
     """Pins the private flag of Ray that the replica watches; behind HAProxy it is the same replica class."""
     redeploy = asyncio.create_task(asyncio.to_thread(gateway.command, "redeploy"))
     ends: list[tuple[int, float]] = []
-    while not redeploy.done():
-        opened_s = time.monotonic()
-        with contextlib.suppress(OSError, InvalidHandshake):
-            async with await open_session(gateway, "redeployed") as socket:
-                code, _ = await close_code(socket)
-                ends.append((code, time.monotonic() - opened_s))
+
+    async def come_again() -> None:
+        while not redeploy.done():
+            opened_s = time.monotonic()
+            with contextlib.suppress(OSError, InvalidHandshake):
+                async with await open_session(gateway, "redeployed") as socket:
+                    code, _ = await close_code(socket)
+                    ends.append((code, time.monotonic() - opened_s))
+
+    # Of all ages, so that the redeploy meets young ones however busy the machine is.
+    await asyncio.gather(*(come_again() for _ in range(12)))
     assert (await redeploy)["redeployed"]
     # Younger than the least age of a renewal, so it was the redeploy.
     assert any(code == 3001 and age_s < 2.5 for code, age_s in ends), ends

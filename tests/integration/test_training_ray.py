@@ -72,15 +72,16 @@ def floor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Floor]:
         "WATCHFLOOR_RUN_QUEUE_START_TIMEOUT_S": "240",
     }
     migrate.upgrade(env["DATABASE_URL"])
-    with local_ray(num_cpus=2, env=env) as head:
-        os.environ["RAY_API_SERVER_ADDRESS"] = head.dashboard_url
+    with local_ray(num_cpus=2, env=env) as head, pytest.MonkeyPatch.context() as patch:
+        # This process starts the queue, which takes its settings from here.
+        patch.setenv("WATCHFLOOR_RUN_QUEUE_START_TIMEOUT_S", env["WATCHFLOOR_RUN_QUEUE_START_TIMEOUT_S"])
+        patch.setenv("RAY_API_SERVER_ADDRESS", head.dashboard_url)
         ray.init(address=head.address, namespace=names.NAMESPACE, log_to_driver=False)
         settings = Settings(database_url=env["DATABASE_URL"], storage_url=env["STORAGE_URL"], data_dir=str(folder))
         metrics = get_or_create_metrics(settings)
         hub = get_or_create_hub(settings)
         yield Floor(settings, head, get_or_create_run_queue(settings), hub, metrics)
         ray.shutdown()
-        del os.environ["RAY_API_SERVER_ADDRESS"]
 
 
 class Listening:

@@ -5,11 +5,11 @@ durable on a local disk (fsync of file and folder), and a reader never sees a pa
 object stores give the same by showing an object only when its upload has ended.
 """
 
-import os
-import threading
 from pathlib import Path
 
 from pyarrow import fs
+
+from cluster.whole_file import replacing
 
 
 class Storage:
@@ -60,25 +60,12 @@ class Storage:
         """Write the whole file, replacing one that is there."""
         full = self._full(path)
         if isinstance(self._fs, fs.LocalFileSystem):
-            _write_local(Path(full), content)
+            Path(full).parent.mkdir(parents=True, exist_ok=True)
+            with replacing(Path(full)) as stream:
+                stream.write(content)
             return
         with self._fs.open_output_stream(full) as stream:
             stream.write(content)
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root
-
-
-def _write_local(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    with part.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
