@@ -69,6 +69,8 @@ def create_app(deps: GatewayDeps, settings: GatewaySettings | None = None) -> Fa
     """Return the application with every route of the gateway; ``settings`` None: the defaults."""
     # The document of the API is a route of our own: it asks for a role.
     app = FastAPI(title=TITLE, version=VERSION, docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan)
+    # The routers' own routes: ``include_router`` would build each of them again at an application's first request.
+    app.router.routes.extend(route for router in ROUTERS for route in router.routes)
     settings = settings or GatewaySettings()
     origins = Origins(settings.allowed_origins)
     runs = RunTenants(RunStore(deps.engine).tenants)
@@ -76,8 +78,6 @@ def create_app(deps: GatewayDeps, settings: GatewaySettings | None = None) -> Fa
     app.state.deps = deps
     app.state.connections = connections
     app.state.origins = origins
-    for router in ROUTERS:
-        app.include_router(router)
     app.mount("/static", pages.Static(directory=pages.PAGE), name="static")
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
