@@ -74,7 +74,7 @@ class Bench:
             await self._worker.ready()
             await self._case("warm_up", 20, 50, is_shown=False)
             await self._case("latency_50ps", 150, 50)
-            pilot = await self._case("pilot", max(100, 40_000 // self._num_clients), 0, is_shown=False)
+            pilot = await self._case("pilot", min(BURST_MOST, max(100, 40_000 // self._num_clients)), 0, is_shown=False)
             count = min(BURST_MOST, int(BURST_S * pilot["deliveries_per_s"] / self._num_clients))
             burst = await self._case("burst", count, 0)
             held = await self._sustained(burst["deliveries_per_s"])
