@@ -1,9 +1,10 @@
-"""The commands of ``python -m training`` about data sets: list, show, freeze, bring in, take out.
+"""The commands of ``python -m training`` about data sets: list, show, freeze, bring in, look through, take out.
 
 Works on the SQL store and the storage, which ``eval "$(watchfloor env)"`` names; whoever can read these can
 do this. No Ray.
 """
 
+import dataclasses
 import getpass
 import hashlib
 import json
@@ -25,6 +26,7 @@ from training.data.catalogue import DatasetVersion
 from training.data.files import DatasetFormat, ImportSettings, format_of, read_file, write_file
 from training.data.versions import load
 from training.datasets import DatasetShelf
+from training.evaluation.finding import strangest
 from training.registry.storage import Storage
 from training.settings import TrainSettings, with_hyperparameters
 
@@ -121,6 +123,32 @@ def import_dataset(
     if not as_json and found.ignored:
         print(f"columns that mean nothing here were left out: {', '.join(found.ignored)}")
     _say(made, as_json)
+
+
+@app.command("find")
+def find_stretches(
+    reference: Annotated[str, typer.Argument(metavar="DATASET", help="As for train: a source or a data set.")],
+    top: Annotated[int, typer.Option(min=1, max=1000, help="How many stretches.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the stretches least like all others of their series, looking back: what to label first."""
+    with _shelf() as shelf:
+        dataset = shelf.read(reference, load_section(TrainSettings), time.time())
+    labels = dataset.labels.by_series()
+    rows = []
+    for one in strangest(dataset.series, top):
+        said = {
+            span.value for span in labels.get(one.series, ()) if span.from_ts <= one.to_ts and one.from_ts <= span.to_ts
+        }
+        rows.append(dataclasses.asdict(one) | {"labels": sorted(said)})
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table(Column("series", overflow="fold"), "from", "to", "strangest at", "strangeness", "labels", box=None)
+    for row in rows:
+        times = (str(iso(row[field]))[:19] for field in ("from_ts", "to_ts", "peak_ts"))
+        table.add_row(row["series"], *times, f"{row['strangeness']:.1f}", ", ".join(row["labels"]) or "none")
+    Console().print(table)
 
 
 @app.command("export")

@@ -22,6 +22,7 @@ from training.errors import ModelVersionNotFoundError, UnknownDatasetError
 from training.evaluation.baselines import NearestScorer, PcaScorer
 from training.evaluation.figures import FigureSettings
 from training.evaluation.forecasts import ACCURACY_KIND, evaluate
+from training.evaluation.multiscale import MultiscaleScorer
 from training.evaluation.report import Progress, ReportContext, make_report
 from training.evaluation.scoring import ChanceScorer, FloorScorer, SeriesScorer, ar_baseline
 from training.models.anomaly import MODEL_TYPE, load_model
@@ -78,6 +79,7 @@ def report_on(
         ar_baseline(detection),
         PcaScorer(),
         NearestScorer(),
+        MultiscaleScorer(),
         ChanceScorer(),
     ]
     context = ReportContext(sites=_sites(engine), trained_on=_trained_on(storage, manifest))

@@ -82,3 +82,14 @@ def test_mistakes_are_said(floor: Path) -> None:
     ):
         with pytest.raises(error, match=reason):
             run(*argv)
+
+
+def test_what_to_look_at_first_is_found() -> None:
+    """As text and as JSON, with what people have said of it."""
+    found = json.loads(run("find", "recorded:nyc_taxi", "--top", "3", "--json"))
+    said = run("find", "recorded:nyc_taxi", "--top", "3")
+
+    assert [one["series"] for one in found] == ["recorded/nyc_taxi/value"] * 3
+    assert all(one["from_ts"] <= one["peak_ts"] <= one["to_ts"] for one in found)
+    assert any(one["labels"] for one in found)
+    assert "anomaly" in said
