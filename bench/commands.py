@@ -27,7 +27,8 @@ from ingest.command_desk import CommandDesk
 from ingest.command_store import CommandSettings
 from ingest.device_mqtt import DeviceConnection
 from ingest.inbox import MqttSettings
-from ingest.ingest_service import IngestService, IngestSettings
+from ingest.ingest_service import IngestService
+from ingest.ingest_settings import IngestSettings
 from ingest.mqtt_address import MqttAddress
 from ingest.telemetry_redis import TelemetryStream
 from realtime.hub_client import HubClient

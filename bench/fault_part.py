@@ -17,7 +17,9 @@ from cluster.store import open_engine
 from ingest.detection_settings import DetectorSettings
 from ingest.detector_service import DetectorService
 from ingest.inbox import MqttSettings
-from ingest.ingest_service import IngestService, IngestSettings, IngestStatus
+from ingest.ingest_service import IngestService
+from ingest.ingest_settings import IngestSettings
+from ingest.ingest_status import IngestStatus
 from ingest.mqtt_address import MqttAddress
 from ingest.telemetry_redis import TelemetryStream
 

@@ -30,7 +30,8 @@ from cluster.ports import LOOPBACK, free_port
 from cluster.store import metadata, open_engine
 from ingest.device_mqtt import DeviceConnection
 from ingest.inbox import MqttSettings
-from ingest.ingest_service import IngestService, IngestSettings
+from ingest.ingest_service import IngestService
+from ingest.ingest_settings import IngestSettings
 from ingest.mqtt_address import MqttAddress
 from ingest.telemetry_redis import TelemetryStream
 from ingest.topics import TopicClass, TopicTree

@@ -36,7 +36,8 @@ from ingest.detector_service import DetectorService
 from ingest.device_mqtt import DeviceConnection
 from ingest.errors import StoreUnavailableError
 from ingest.inbox import MqttSettings
-from ingest.ingest_service import IngestService, IngestSettings
+from ingest.ingest_service import IngestService
+from ingest.ingest_settings import IngestSettings
 from ingest.mqtt_address import MqttAddress
 from ingest.telemetry_redis import TelemetryStream
 from ingest.topics import TopicClass

@@ -23,7 +23,8 @@ from ingest.command_desk import CommandDesk
 from ingest.command_store import CommandSettings
 from ingest.floor_stores import sql_stores, telemetry_stores
 from ingest.inbox import MqttSettings
-from ingest.ingest_service import IngestService, IngestSettings
+from ingest.ingest_service import IngestService
+from ingest.ingest_settings import IngestSettings
 from ingest.mqtt_address import MqttAddress
 from ingest.status_broadcast import StatusBroadcast
 from ingest.store_bounds import StoresSettings

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,10 +24,12 @@ from ingest.dead_letter import DeadLetter, DeadLetterStore
 from ingest.decoder import ClockTolerance
 from ingest.delivery import Delivery
 from ingest.delivery_queue import BatchLimits, DeliveryQueue
-from ingest.directory import MAX_UNKNOWN, DeviceDirectory, DeviceKey
+from ingest.directory import DeviceDirectory, DeviceKey
 from ingest.drain import Drain
 from ingest.errors import AlertConflictError, StoreUnavailableError
 from ingest.inbox import Filters, MqttSettings, Subscription
+from ingest.ingest_settings import IngestSettings
+from ingest.ingest_status import IngestStatus
 from ingest.lane import Lane
 from ingest.mqtt_address import MqttAddress
 from ingest.mqtt_client import MqttInbox
@@ -35,10 +37,9 @@ from ingest.payload import CommandAck, DeviceAlert, Reading, StateChange
 from ingest.pipeline import BrokerWord, Pipeline
 from ingest.presence import Presence
 from ingest.session_store import Session
-from ingest.shares import check_tenants
 from ingest.sharing import Sharing
 from ingest.sql_errors import translated
-from ingest.store_bounds import StoreName, StoreReport
+from ingest.store_bounds import StoreName
 from ingest.store_watch import StoreWatch
 from ingest.telemetry_redis import TelemetryStream
 from ingest.topics import TopicClass, TopicTree
@@ -48,84 +49,6 @@ logger = logging.getLogger(__name__)
 STEP_S = 0.5
 """Longest sleep of a lane without work; also how long a stop may take."""
 SQL = "sql"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IngestSettings:
-    """Batches, queues and housekeeping of ingest."""
-
-    actors: int = 1
-    """Ingest actors of the floor; more than one share the work where the broker has shared subscriptions."""
-    tenants: tuple[str, ...] = ()
-    """Tenants to deal out to several actors where the broker has none, comma-separated; every other one is the
-    first actor's."""
-    telemetry_batch: int = 500
-    """Readings stored together."""
-    telemetry_batch_bytes: int = 4 * 1024 * 1024
-    """Payload bytes stored together."""
-    telemetry_linger_s: float = 0.02
-    """How long a batch of readings waits for more, in seconds; alerts never wait."""
-    alert_batch: int = 256
-    """Alerts committed together when so many are there at once."""
-    queue_count: int = 8192
-    """Messages that may wait for each store; above it ingest stops reading."""
-    queue_bytes: int = 64 * 1024 * 1024
-    """Payload bytes that may wait for each store."""
-    future_s: float = 60.0
-    """A device time ahead of ours by more is replaced by the time of arrival, in seconds."""
-    late_s: float = 3600.0
-    """A device time behind ours by more is flagged, in seconds."""
-    offline_after_s: float = 900.0
-    """A device that nothing was heard of for so long is offline though no last will came, in seconds; 0: never."""
-    unknown_devices: int = MAX_UNKNOWN
-    """Devices in the directory that nobody registered; what further ones send is stored, but they are not listed."""
-    tick_s: float = 1.0
-    """Pace of status messages and watchdogs, in seconds."""
-    directory_s: float = 5.0
-    """Pace at which the directory learns who was heard of, in seconds."""
-
-    def __post_init__(self) -> None:
-        for name in ("actors", "telemetry_batch", "telemetry_batch_bytes", "alert_batch", "queue_count", "queue_bytes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        check_tenants(self.tenants)
-        if self.unknown_devices < 0:
-            raise ValueError(f"unknown_devices must not be negative, got {self.unknown_devices}")
-        if self.offline_after_s < 0:
-            raise ValueError(f"offline_after_s must not be negative, got {self.offline_after_s}")
-        for name in ("tick_s", "directory_s"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-
-
-@dataclass(frozen=True, slots=True)
-class IngestStatus:
-    """What ingest is doing, for people; sent to the NOC once a second."""
-
-    rate: float
-    """Readings stored per second, over the last tick."""
-    window: int
-    """Messages received and not yet acknowledged."""
-    lag_s: float
-    """How long the oldest of them has waited."""
-    readings_total: int
-    """Readings ever stored in the floor's stream."""
-    alerts_total: int
-    """Device alerts stored by this process."""
-    dead_letters: int
-    """Dead letters in the store, repetitions counted."""
-    duplicates_total: int
-    """Readings that came again to this process and were stored once."""
-    devices_online: int
-    broker_connected: bool
-    broker: str
-    mqtt_version: str
-    """Spoken with the broker, or tried next."""
-    broker_problem: str | None
-    blocked: dict[str, str]
-    """Lanes that stopped acknowledging, with the reason; empty when all is well."""
-    stores: dict[str, StoreReport] = field(default_factory=dict)
-    """Where each store stands to its bound."""
 
 
 class IngestService:

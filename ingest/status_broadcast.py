@@ -7,7 +7,7 @@ begins and once when it is over, and a store once at each level that it reaches.
 import dataclasses
 
 from cluster import names
-from ingest.ingest_service import IngestStatus
+from ingest.ingest_status import IngestStatus
 from ingest.store_bounds import Level, StoreReport
 from realtime.broadcaster import Broadcaster
 from realtime.messages import MessageType

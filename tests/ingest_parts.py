@@ -21,7 +21,9 @@ from cluster.process import Child, send
 from cluster.store import metadata, open_engine
 from ingest.device_mqtt import DeviceConnection
 from ingest.inbox import MqttSettings
-from ingest.ingest_service import IngestService, IngestSettings, IngestStatus
+from ingest.ingest_service import IngestService
+from ingest.ingest_settings import IngestSettings
+from ingest.ingest_status import IngestStatus
 from ingest.mqtt_address import MqttAddress
 from ingest.payload import Reading
 from ingest.store_watch import StoreWatch

@@ -21,7 +21,7 @@ from ingest.dead_letter import DeadLetterRow, DeadLetterStore, LetterQuery
 from ingest.dead_letter_replay import Outcome, Replayed, Replayer
 from ingest.decoder import ClockTolerance
 from ingest.errors import DeadLetterNotFoundError
-from ingest.ingest_service import IngestSettings
+from ingest.ingest_settings import IngestSettings
 from ingest.payload import Reason
 from ingest.telemetry_redis import TelemetrySettings, TelemetryStream
 from ingest.topics import TopicTree

@@ -24,7 +24,7 @@ from cluster.settings import load_section
 from ingest.alerts.model import iso
 from ingest.alerts.store import AlertStore
 from ingest.dead_letter import DeadLetterStore
-from ingest.ingest_service import IngestSettings
+from ingest.ingest_settings import IngestSettings
 from serve_apps.api.border import ApiRoute
 from serve_apps.api.trainings import model_types, offered_datasets
 from serve_apps.auth import Identity, Role

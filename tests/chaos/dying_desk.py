@@ -17,7 +17,8 @@ from ingest import command_desk
 from ingest.command_desk import CommandDesk
 from ingest.command_store import CommandSettings
 from ingest.inbox import MqttSettings
-from ingest.ingest_service import IngestService, IngestSettings
+from ingest.ingest_service import IngestService
+from ingest.ingest_settings import IngestSettings
 from ingest.mqtt_address import MqttAddress
 from ingest.telemetry_redis import TelemetryStream
 from tests.fakes_alerts import FakeHub

@@ -12,7 +12,8 @@ import time
 from cluster.settings import Settings
 from cluster.store import open_engine
 from ingest.inbox import MqttSettings
-from ingest.ingest_service import IngestService, IngestSettings
+from ingest.ingest_service import IngestService
+from ingest.ingest_settings import IngestSettings
 from ingest.mqtt_address import MqttAddress
 from ingest.telemetry_redis import TelemetryStream
 

@@ -32,7 +32,7 @@ from ingest.delivery import MAX_PAYLOAD_BYTES
 from ingest.device_mqtt import DeviceConnection
 from ingest.directory import DeviceDirectory
 from ingest.inbox import MqttSettings
-from ingest.ingest_service import IngestSettings
+from ingest.ingest_settings import IngestSettings
 from ingest.mqtt_address import MqttAddress
 from ingest.mqtt_paho import new_client
 from ingest.payload import Flag, Reason

@@ -10,7 +10,7 @@ from ingest_parts import Ingest, StoppableService, eventually, make_engine, own_
 from sqlalchemy import Engine
 
 from ingest.device_mqtt import DeviceConnection
-from ingest.ingest_service import IngestSettings
+from ingest.ingest_settings import IngestSettings
 from ingest.mqtt_address import MqttAddress
 from ingest.session_store import SessionStore
 from ingest.sharing import Sharing

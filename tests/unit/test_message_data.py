@@ -24,7 +24,7 @@ from ingest.command_relay import CommandRelay
 from ingest.command_store import CommandStore
 from ingest.directory import devices
 from ingest.episode import Change
-from ingest.ingest_service import IngestStatus
+from ingest.ingest_status import IngestStatus
 from ingest.model_trial import TrialState
 from ingest.status_broadcast import StatusBroadcast
 from realtime.broadcaster import Broadcaster

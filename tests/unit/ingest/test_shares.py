@@ -2,7 +2,7 @@
 
 import pytest
 
-from ingest.ingest_service import IngestSettings
+from ingest.ingest_settings import IngestSettings
 from ingest.shares import Share, client_id, index_of, share_of
 from ingest.topics import TopicTree
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from fakes_realtime import ScriptedTransport
 
-from ingest.ingest_service import IngestStatus
+from ingest.ingest_status import IngestStatus
 from ingest.status_broadcast import StatusBroadcast
 from ingest.store_bounds import StoreBound, StoreName, StoreReport, StoreUsage, report
 from realtime.broadcaster import Broadcaster
