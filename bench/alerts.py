@@ -30,6 +30,7 @@ from sqlalchemy import Engine, select
 from bench.disk import fdatasync_p50_ms
 from bench.hub_floor import running_hub
 from cluster import migrate, names
+from cluster.actors import prepare_to_serve
 from cluster.clock import SystemClock
 from cluster.ports import LOOPBACK, free_port
 from cluster.settings import Settings
@@ -135,6 +136,7 @@ def gateway(engine: Engine, hub: HubClient, folder: Path) -> Iterator[int]:
     thread.start()
     try:
         _wait(lambda: server.started)
+        prepare_to_serve()  # as a replica does
         yield port
     finally:
         server.should_exit = True

@@ -1,8 +1,9 @@
 """Figures of many idle clients: what each costs one replica and the proxy, and how fast they come back.
 
-``python -m bench.idle --json`` prints one line. Ten thousand sockets are opened through HAProxy, or
-as many as the limit of open files lets there be (it is raised where that is allowed); memory is the
-proportional set size (proc(5) ``smaps_rollup``) of the replica and of HAProxy before and after.
+``python -m bench.idle --json`` prints one line. Ten thousand sockets are opened through HAProxy; those that
+the limit of open files leaves no room for there (it is raised where that is allowed) go straight to the replica's
+Unix socket, as HAProxy's own do. Memory is the proportional set size (proc(5) ``smaps_rollup``) of the replica and of
+HAProxy before and after.
 Then a thousand of them are cut, messages are broadcast meanwhile, and all thousand come back at
 once: until each has answered that it recovered, with every message that it missed.
 """
@@ -26,7 +27,12 @@ from bench.books import settled_books
 from bench.floor import expect, floor, said, usage
 from bench.raw_clients import RawClient, connect_all
 from bench.worker import GROUP, Worker
-from serve_apps.ray_head import HAPROXY_FILES_PER_CONNECTION, HAPROXY_OTHER_FILES, max_connections
+from serve_apps.ray_head import (
+    HAPROXY_FILES_PER_CONNECTION,
+    HAPROXY_FOLDER,
+    HAPROXY_OTHER_FILES,
+    max_connections,
+)
 
 CHANNEL = f"group:{GROUP}"
 NUM_MISSED = 20
@@ -45,14 +51,15 @@ def main() -> None:
     parser.add_argument("--returning", type=int, default=1_000, help="sockets that are cut and come back at once")
     arguments = parser.parse_args()
     most = raise_file_limit(files_for(arguments.clients))
-    count = min(arguments.clients, max_connections(most) - OTHERS, most - OWN_FILES)
+    count = min(arguments.clients, most - OWN_FILES)
+    by_proxy = min(count, max_connections(most) - OTHERS)
     os.environ["WATCHFLOOR_GATEWAY_MAX_CONNECTIONS_PER_USER"] = str(count)  # all clients carry one token
     with tempfile.TemporaryDirectory(prefix="wf-bench-") as folder:
         data_dir = Path(folder)
         with floor(data_dir, "--no-demo"):
             record = json.loads((data_dir / "floor.json").read_text())
             token = said("token", data_dir, "--group", GROUP)
-            figures = uvloop.run(measure(record, token, count, min(arguments.returning, count)))
+            figures = uvloop.run(measure(record, token, count, by_proxy, min(arguments.returning, by_proxy)))
     print(json.dumps({"bench": "idle", **figures}))
 
 
@@ -71,24 +78,30 @@ def raise_file_limit(wanted: int) -> int:
     return hard
 
 
-async def measure(record: dict[str, Any], token: str, count: int, num_returning: int) -> dict[str, Any]:
+async def measure(record: dict[str, Any], token: str, count: int, by_proxy: int, num_returning: int) -> dict[str, Any]:
     worker = Worker(record["env"])
     try:
         await worker.ready()
         # The first clients make what all of them share.
-        clients = await connect_all(record["url"], [{"token": token}] * min(50, count // 2))
+        clients = await connect_all(record["url"], [{"token": token}] * min(50, by_proxy // 2))
         await asyncio.sleep(SETTLE_S)
         before, began_s = pss_kb(record["floor_id"]), time.monotonic()
-        added = await connect_all(record["url"], [{"token": token}] * (count - len(clients)))
+        proxied = await connect_all(record["url"], [{"token": token}] * (by_proxy - len(clients)))
+        direct: list[RawClient] = []
+        if count > by_proxy:
+            direct = await connect_all(record["url"], [{"token": token}] * (count - by_proxy), path=socket_of(record))
         connected_s = time.monotonic() - began_s
         await asyncio.sleep(SETTLE_S)
         after = pss_kb(record["floor_id"])
-        clients += added
+        grown_kb = {kind: after[kind] - before[kind] for kind in KINDS}
+        clients += proxied + direct
         back_s = await come_back(record["url"], token, worker, clients, num_returning)
         return {
             "clients": len(clients),
-            "connects_per_s": round(len(added) / connected_s),
-            **{f"{kind}_kb_per_client": round((after[kind] - before[kind]) / len(added), 1) for kind in KINDS},
+            "through_haproxy": by_proxy,
+            "connects_per_s": round((len(proxied) + len(direct)) / connected_s),
+            "replica_kb_per_client": round(grown_kb["replica"] / (len(proxied) + len(direct)), 1),
+            "haproxy_kb_per_client": round(grown_kb["haproxy"] / len(proxied), 1),
             "returning": num_returning,
             "all_recovered_s": round(back_s, 2),
             "missed_and_recovered": NUM_MISSED * num_returning,
@@ -136,6 +149,13 @@ def position(client: RawClient) -> dict[str, Any]:
     epoch = client.reply.result()["connect"]["subs"][CHANNEL]["epoch"]
     offset = int(re.findall(rb'"offset":(\d+)', client.last_text)[-1])
     return {"recover": True, "epoch": epoch, "offset": offset}
+
+
+def socket_of(record: dict[str, Any]) -> Path:
+    """Return where the only replica listens for HAProxy."""
+    found = list((Path(record["socket_folder"]) / HAPROXY_FOLDER).glob("[0-9]*.sock"))
+    expect(len(found) == 1, f"one replica's socket was expected, there are {found}")
+    return found[0]
 
 
 def pss_kb(floor_id: str) -> dict[str, float]:

@@ -8,11 +8,14 @@ handshake, masked text frames out, whole frames in, a pong to each ping. Invaria
 import asyncio
 import json
 import os
+import random
 import re
 import time
 from array import array
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -118,22 +121,38 @@ class RawClient(asyncio.Protocol):
             RawClient.latencies_ns.extend(self.last_ns - int(sent) for sent, _ in STAMPS.findall(text))
 
 
-async def connect_all(url: str, connects: Sequence[dict[str, Any]], at_once: int = 50) -> list[RawClient]:
-    """Return a connected client for each connect request; at most ``at_once`` wait for their answer at a time.
+async def connect_all(
+    url: str, connects: Sequence[dict[str, Any]], at_once: int = 50, path: Path | None = None
+) -> list[RawClient]:
+    """Return a connected client for each connect request.
+
+    Args:
+        url: of the floor.
+        connects: what each asks for.
+        at_once: how many wait for their answer at a time.
+        path: Unix socket to use in place of the URL's host and port.
 
     Raises:
-        ConnectionResetError: one of them was not let in.
+        TimeoutError: one of them was not let in.
     """
     address = urlsplit(url)
     loop, slots = asyncio.get_running_loop(), asyncio.Semaphore(at_once)
 
     async def one(connect: dict[str, Any]) -> RawClient:
-        async with slots:
-            _, client = await loop.create_connection(
-                lambda: RawClient(address.netloc, connect), address.hostname, address.port
-            )
-            await asyncio.wait_for(asyncio.shield(client.reply), CONNECT_TIMEOUT_S)
-            return client
+        async with slots, asyncio.timeout(CONNECT_TIMEOUT_S):
+            while True:
+                made = partial(RawClient, address.netloc, connect)
+                if path is None:
+                    _, client = await loop.create_connection(made, address.hostname, address.port)
+                else:
+                    _, client = await loop.create_unix_connection(made, str(path))
+                try:
+                    await asyncio.shield(client.reply)
+                except ConnectionResetError:
+                    # The gate against storms: as an SDK does, come back later.
+                    await asyncio.sleep(random.uniform(0.1, 1.0))
+                else:
+                    return client
 
     return await asyncio.gather(*map(one, connects))
 
