@@ -140,7 +140,7 @@ async def _measure(actor: Any, settings: Settings) -> dict[str, Any]:
 def _silence(calls: Sequence[Span], begin: float, end: float) -> Span:
     """Return the longest time without an answer between two moments: what a kill cost."""
     ends = sorted(call[1] for call in calls if begin <= call[1] < end)
-    return max(pairwise(ends), key=lambda gap: gap[1] - gap[0])
+    return max(pairwise([begin, *ends]), key=lambda gap: gap[1] - gap[0])
 
 
 def _durations_ms(calls: Iterable[Span]) -> list[float]:
