@@ -4,7 +4,6 @@ Works on the SQL store and the storage, which ``eval "$(watchfloor env)"`` names
 do this. No Ray.
 """
 
-import getpass
 import hashlib
 import json
 import time
@@ -26,6 +25,7 @@ from training.data.files import DatasetFormat, ImportSettings, format_of, read_f
 from training.data.versions import load
 from training.datasets import DatasetShelf
 from training.registry.storage import Storage
+from training.runs.terminal import shell_user
 from training.settings import TrainSettings, with_hyperparameters
 
 app = typer.Typer(help="Data sets: versions of readings, labels and split.")
@@ -172,13 +172,6 @@ def _shelf() -> Iterator[DatasetShelf]:
     settings = Settings.load()
     engine = open_engine(settings.database_url)
     try:
-        yield DatasetShelf(Storage(settings.storage_url), engine, _shell_user())
+        yield DatasetShelf(Storage(settings.storage_url), engine, shell_user())
     finally:
         engine.dispose()
-
-
-def _shell_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""  # a container without a passwd entry
