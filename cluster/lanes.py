@@ -59,7 +59,7 @@ ROUTES: dict[str, TaskRoute] = {
         ),
         TaskRoute(task="evaluate_model", lane="ai_processing", entrypoint="python -m training drive"),
         TaskRoute(task="active_learning_loop", lane="ai_processing", entrypoint=None),
-        TaskRoute(task="dataset_labeling", lane="ai_processing", entrypoint=None),
+        TaskRoute(task="dataset_labeling", lane="ai_processing", entrypoint="python -m training drive"),
     )
 }
 

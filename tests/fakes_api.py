@@ -1,9 +1,8 @@
 """A gateway for tests of the HTTP API: real SQL, real queue core and alert engine, no Ray and no Valkey."""
 
-import asyncio
 import functools
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -31,9 +30,10 @@ from tests.fakes_alerts import FakeClock
 from tests.fakes_cluster import FakeClock as QueueClock
 from tests.fakes_cluster import FakeJobs
 from tests.fakes_gateway import LocalHub
-from training.labelling.label_client import LabelQueueClient
+from training.labelling.label_client import CALL_TIMEOUT_S, Call, LabelQueueClient
 from training.labelling.label_desk import LabelDesk
 from training.labelling.label_queue import LabelQueue
+from training.labelling.labels import RequestState
 
 SECRET = b"s" * 32
 PORT = 8000
@@ -111,10 +111,11 @@ class LocalLabelQueue(LabelQueueClient):
         self.queue = LabelQueue(engine, clock)
         self.desk = LabelDesk(self.queue)
 
-    async def _acall(self, method: str, *args: Any) -> Any:
-        if method == "counts":
-            return self.queue.counts()
-        return await asyncio.wrap_future(self.desk.submit(getattr(self.queue, method)(*args)))
+    async def acount_states(self) -> dict[RequestState, int]:
+        return self.queue.counts()
+
+    async def _travel(self, calls: Sequence[Call]) -> Sequence[Any]:
+        return await self.desk.together([getattr(self.queue, method)(*args) for method, args in calls], CALL_TIMEOUT_S)
 
 
 class ApiFloor:

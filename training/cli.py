@@ -5,7 +5,6 @@ run did not, 2 the command cannot be carried out, 130 cancelled.
 """
 
 import dataclasses
-import getpass
 import json
 import logging
 import sys
@@ -19,19 +18,20 @@ from rich.table import Table
 from cluster.errors import ClusterError
 from cluster.run_queue_client import RunQueueClient, current_submission_id
 from cluster.runs import Run, RunState, run_to_json
-from training import cli_datasets, cli_models, cli_reports
+from training import cli_datasets, cli_labelling, cli_models, cli_reports
 from training.runs.compare import compare as side_by_side
 from training.runs.driver import connect_ray, drive
 from training.runs.job_logs import read_logs
 from training.runs.order import TrainingOrder
-from training.runs.terminal import describe, open_display, watch
-from training.tasks import evaluate_model
+from training.runs.terminal import describe, open_display, shell_user, watch
+from training.tasks import submit_for
 
 app = typer.Typer(help="Train models on the floor's telemetry.", no_args_is_help=True, add_completion=False)
 
 app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_datasets.app)
 app.add_typer(cli_reports.app)
+app.add_typer(cli_labelling.app)
 
 EXIT_CODES = {RunState.SUCCEEDED: 0, RunState.CANCELLED: 130}
 
@@ -63,7 +63,7 @@ def train(
             model_type=model,
             hyperparameters=_pairs(set_ or []),
             preset=preset,
-            user_id=user or _shell_user(),
+            user_id=user or shell_user(),
         )
         if submission_id is not None:
             ended = drive(queue, queue.register(submission_id, order.to_request()), display)
@@ -79,7 +79,7 @@ def drive_run(run_id: Annotated[str, typer.Option(help="Run to drive; given by t
     display = open_display(as_json=False)
     connect_ray()
     queue = RunQueueClient.connect()
-    ended = drive(queue, queue.get(run_id), display, evaluate_model.submit)
+    ended = drive(queue, queue.get(run_id), display, submit_for)
     display.show(ended)
     raise typer.Exit(EXIT_CODES.get(ended.state, 1))
 
@@ -188,13 +188,6 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _shell_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""  # a container without a passwd entry: the run belongs to the floor
 
 
 def _fail(text: str) -> NoReturn:

@@ -5,7 +5,6 @@ do this. No Ray.
 """
 
 import dataclasses
-import getpass
 import hashlib
 import json
 import time
@@ -28,6 +27,7 @@ from training.data.versions import load
 from training.datasets import DatasetShelf
 from training.evaluation.finding import strangest
 from training.registry.storage import Storage
+from training.runs.terminal import shell_user
 from training.settings import TrainSettings, with_hyperparameters
 
 app = typer.Typer(help="Data sets: versions of readings, labels and split.")
@@ -200,13 +200,6 @@ def _shelf() -> Iterator[DatasetShelf]:
     settings = Settings.load()
     engine = open_engine(settings.database_url)
     try:
-        yield DatasetShelf(Storage(settings.storage_url), engine, _shell_user())
+        yield DatasetShelf(Storage(settings.storage_url), engine, shell_user())
     finally:
         engine.dispose()
-
-
-def _shell_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""  # a container without a passwd entry

@@ -3,7 +3,6 @@
 ``evaluate`` runs in the lane ``ai_processing`` of the cluster; ``report`` reads what is there, without Ray.
 """
 
-import getpass
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -22,6 +21,7 @@ from training.registry.storage import Storage
 from training.registry.versions import ModelRegistry
 from training.runs.driver import connect_ray
 from training.runs.order import FALSE_PER_DAY, LEAST_FALSE_PER_DAY, MOST_FALSE_PER_DAY
+from training.runs.terminal import shell_user
 from training.tasks import evaluate_model
 
 app = typer.Typer(help="Reports: how good a version's alerts are, beside honest baselines.")
@@ -62,7 +62,7 @@ def evaluate(
 ) -> None:
     """Judge a version on a data set's held-out part, and keep the report beside the version."""
     connect_ray()
-    handle = evaluate_model.submit(model, dataset, _shell_user(), price)
+    handle = evaluate_model.submit(model, dataset, shell_user(), price)
     try:
         with Console(stderr=True).status(f"judging {model} on {dataset}"):
             result = handle.result()
@@ -127,10 +127,3 @@ def _figure(figure: Mapping[str, Any], digits: int) -> str:
         return "-"
     interval = "" if figure["low"] is None else f" [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
     return f"{figure['value']:.{digits}f}{interval}"
-
-
-def _shell_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""  # a container without a passwd entry

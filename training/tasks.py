@@ -21,7 +21,7 @@ from cluster.run_queue_client import RunQueueClient
 from cluster.runs import Run, RunState
 from cluster.settings import Settings, load_section
 from cluster.store import open_engine, read_transaction
-from cluster.task import task
+from cluster.task import TaskHandle, task
 from ingest.alerts.model import iso
 from ingest.baseline import NAME, VERSION
 from ingest.detection_settings import DetectorSettings
@@ -37,11 +37,12 @@ from training.evaluation.report_files import write_report
 from training.labelling.active_learning import STRATEGY, choose
 from training.labelling.label_client import LabelQueueClient
 from training.labelling.label_snapshot import read_audits
+from training.labelling.labels import LabellingStrategy
 from training.registry.promotion import champion
 from training.registry.references import find_version
 from training.registry.storage import Storage
 from training.registry.versions import ModelRegistry
-from training.runs.order import FALSE_PER_DAY, TrainingOrder
+from training.runs.order import EVALUATION, FALSE_PER_DAY, EvaluationOrder, LabellingOrder, TrainingOrder
 from training.runs.retention import RetentionSettings, prune_datasets
 from training.settings import TrainSettings
 
@@ -244,6 +245,7 @@ def dataset_labeling(
     k: int = 20,
     precision: float = 0.99,
     user_id: int | str = "",
+    run_id: str = "",
 ) -> dict[str, Any]:
     """Have the windows of a data set labelled by people, by people with the model's word, or by the model.
 
@@ -253,6 +255,7 @@ def dataset_labeling(
         k: questions at most, some of them drawn at random.
         precision: share of its own labels that ``auto`` must have proved to be right.
         user_id: who hears of the progress and the result.
+        run_id: the run that this is the work of; its row hears of the progress, too.
 
     Returns:
         ``dataset_id`` and ``dataset_digest``, ``strategy``, the ``model_id`` of the classifier (None while the labels
@@ -268,14 +271,14 @@ def dataset_labeling(
     from training.labelling import classifier_version, dataset_labelling  # torch, in the task's own worker only
     from training.labelling.auto_labels import AutoSettings
 
-    how = dataset_labelling.LabellingStrategy(strategy)
-    broadcaster = get_broadcaster()
-    broadcaster.broadcast_task_progress(user_id or None, "dataset_labeling", 10.0, f"reading {dataset_id}")
+    how = LabellingStrategy(strategy)
+    told = _Progress("dataset_labeling", user_id, run_id)
+    told.say(10.0, f"reading {dataset_id}")
     with _shelf(user_id) as shelf:
         dataset = shelf.read(str(dataset_id), TrainSettings(), time.time())
         with read_transaction(shelf.engine) as connection:
             audits = read_audits(connection)
-        broadcaster.broadcast_task_progress(user_id or None, "dataset_labeling", 40.0, "training the classifier")
+        told.say(40.0, "training the classifier")
         found = dataset_labelling.plan_labelling(dataset, audits, how, k, AutoSettings(precision=precision))
         model_id = classifier_version.register(shelf.storage, found, dataset, str(user_id), time.time())
     queue = LabelQueueClient()
@@ -295,14 +298,23 @@ def dataset_labeling(
         "savings": asdict(found.savings) | {"saved": found.savings.saved},
         "calibration": asdict(found.calibration),
     }
-    broadcaster.broadcast_task_progress(
-        user_id or None, "dataset_labeling", 100.0, f"{asked} asked, {labelled} labelled"
-    )
-    if user_id:
-        broadcaster.broadcast_to_user(
-            user_id, MessageType.TASK_COMPLETE, {"task_name": "dataset_labeling", "result": result}
-        )
+    told.end(result, f"{asked} asked, {labelled} labelled")
     return result
+
+
+def submit_for(run: Run) -> TaskHandle[dict[str, Any]]:
+    """Submit the task that a run other than a training asks for; it tells the run's row how far it is.
+
+    Raises:
+        TypeError, ValueError: the row asks for what cannot be.
+    """
+    if run.task == EVALUATION:
+        judged = EvaluationOrder.of(run)
+        return evaluate_model.submit(
+            judged.model_id, judged.dataset_id, run.user_id, judged.false_alarms_per_day, run.id
+        )
+    order = LabellingOrder.of(run)
+    return dataset_labeling.submit(order.dataset_id, order.strategy, order.k, order.precision, run.user_id, run.id)
 
 
 class _Progress:
@@ -328,8 +340,8 @@ class _Progress:
             except ServiceUnavailableError as error:
                 logger.warning("run %s: %s", self._run_id, error)  # the queue restarts; the work goes on
 
-    def end(self, result: dict[str, Any]) -> None:
-        self.say(100.0, "done")
+    def end(self, result: dict[str, Any], text: str = "done") -> None:
+        self.say(100.0, text)
         if self._user_id:
             told = {"task_name": self._name, "result": result}
             self._broadcaster.broadcast_to_user(self._user_id, MessageType.TASK_COMPLETE, told)

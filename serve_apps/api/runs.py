@@ -1,6 +1,6 @@
 """Runs over HTTP: list, start, follow, cancel.
 
-The queue decides (``cluster.run_queue``); what a training or an evaluation accepts is checked at this
+The queue decides (``cluster.run_queue``); what a task accepts is checked at this
 border, so that a mistake is answered now and not by a job a minute later. Invariant: a
 run of a foreign tenant is not found.
 """
@@ -16,11 +16,11 @@ from cluster.ids import new_id
 from cluster.run_queue_client import RunQueueClient
 from cluster.runs import Run, RunRequest, RunState, run_to_json
 from serve_apps.api.border import ApiRoute, Body, Id, JsonObject, Limit, RequestId, tenant_of
-from serve_apps.api.trainings import evaluation_request, training_request
+from serve_apps.api.trainings import evaluation_request, labelling_request, training_request
 from serve_apps.auth import Identity, Role
 from serve_apps.authorisation import require
 from serve_apps.deps import deps_of
-from training.runs.order import EVALUATION, TASK
+from training.runs.order import EVALUATION, LABELLING, TASK
 
 router = APIRouter(prefix="/api/v1/runs", route_class=ApiRoute)
 
@@ -28,7 +28,7 @@ MOST_LISTED = 1000
 """Runs the queue is asked for when it holds those of several tenants."""
 
 
-CHECKED = {TASK: training_request, EVALUATION: evaluation_request}
+CHECKED = {TASK: training_request, EVALUATION: evaluation_request, LABELLING: labelling_request}
 """Arguments of tasks that are looked at before the queue sees them."""
 
 

@@ -1,4 +1,4 @@
-"""What may be trained and judged from here: model types, data sets, and whether a request fits them.
+"""What may be trained, judged and labelled from here: model types, data sets, and whether a request fits them.
 
 No routes. Names only: whether a data set holds enough readings is seen when the run
 reads it. Invariant: a tenant's engineer trains on the recordings and on the own tenant's
@@ -21,7 +21,7 @@ from serve_apps.auth import Identity
 from training.data import catalogue
 from training.data.snapshots import RECORDED, TELEMETRY
 from training.errors import TrainingError, UnknownDatasetError
-from training.runs.order import FALSE_PER_DAY, EvaluationOrder, TrainingOrder
+from training.runs.order import FALSE_PER_DAY, EvaluationOrder, LabellingOrder, TrainingOrder
 
 SCORERS = "watchfloor.scorers"
 
@@ -60,9 +60,7 @@ def training_request(arguments: dict[str, Any], identity: Identity, request_id: 
     Raises:
         HTTPException: 422 with what is wrong, 403 for telemetry of others.
     """
-    unknown = set(arguments) - {"dataset_id", "model_type", "hyperparameters", "preset"}
-    if unknown:
-        raise HTTPException(422, f"arguments: no such argument: {', '.join(sorted(unknown))}")
+    _check_names(arguments, "dataset_id", "model_type", "hyperparameters", "preset")
     if not isinstance(arguments.get("hyperparameters", {}), dict):
         raise HTTPException(422, "arguments.hyperparameters must be an object")
     if not isinstance(arguments.get("preset", ""), str):
@@ -86,13 +84,11 @@ def evaluation_request(arguments: dict[str, Any], identity: Identity, request_id
     Raises:
         HTTPException: 422 with what is wrong, 403 for telemetry of others.
     """
-    unknown = set(arguments) - {"model_id", "dataset_id", "false_alarms_per_day"}
-    if unknown:
-        raise HTTPException(422, f"arguments: no such argument: {', '.join(sorted(unknown))}")
+    _check_names(arguments, "model_id", "dataset_id", "false_alarms_per_day")
     if not isinstance(arguments.get("model_id"), str) or not _VERSION.fullmatch(arguments["model_id"]):
         raise HTTPException(422, "arguments.model_id must be TYPE, TYPE:VERSION, or TYPE:champion")
     price = arguments.get("false_alarms_per_day", FALSE_PER_DAY)
-    if not isinstance(price, int | float) or isinstance(price, bool):
+    if not _is_number(price):
         raise HTTPException(422, "arguments.false_alarms_per_day must be a number")
     dataset_id = arguments.get("dataset_id", TELEMETRY)
     _check_dataset(dataset_id, tenant_of(identity), engine)
@@ -103,6 +99,43 @@ def evaluation_request(arguments: dict[str, Any], identity: Identity, request_id
     except ValueError as error:
         raise HTTPException(422, f"arguments: {error}") from error
     return order.to_request(identity.user_id, identity.tenant, request_id)
+
+
+def labelling_request(arguments: dict[str, Any], identity: Identity, request_id: str, engine: Engine) -> RunRequest:
+    """Return the run that has windows labelled.
+
+    Args:
+        arguments: the fields of ``LabellingOrder``, as far as wanted.
+        identity: who asks.
+        request_id: makes asking twice safe.
+        engine: the SQL store, where data sets are listed.
+
+    Raises:
+        HTTPException: 422 with what is wrong, 403 for telemetry of others.
+    """
+    _check_names(arguments, "dataset_id", "strategy", "k", "precision")
+    if not isinstance(arguments.get("strategy", ""), str):
+        raise HTTPException(422, "arguments.strategy must be the name of a strategy")
+    if not isinstance(arguments.get("k", 1), int) or not _is_number(arguments.get("k", 1)):
+        raise HTTPException(422, "arguments.k must be a whole number")
+    if not _is_number(arguments.get("precision", 1)):
+        raise HTTPException(422, "arguments.precision must be a number")
+    _check_dataset(arguments.get("dataset_id", TELEMETRY), tenant_of(identity), engine)
+    try:
+        order = LabellingOrder(**arguments)
+    except ValueError as error:
+        raise HTTPException(422, f"arguments: {error}") from error
+    return order.to_request(identity.user_id, identity.tenant, request_id)
+
+
+def _check_names(arguments: dict[str, Any], *names: str) -> None:
+    unknown = set(arguments) - set(names)
+    if unknown:
+        raise HTTPException(422, f"arguments: no such argument: {', '.join(sorted(unknown))}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_dataset(name: object, tenant: str | None, engine: Engine) -> None:

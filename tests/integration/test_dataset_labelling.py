@@ -12,8 +12,8 @@ from training.data.snapshots import Dataset, Series
 from training.errors import NotEnoughDataError
 from training.labelling.active_learning import WINDOW_READINGS, window_subject
 from training.labelling.classifier_version import own_labels, register
-from training.labelling.dataset_labelling import LabellingStrategy, plan_labelling
-from training.labelling.labels import AUDIT, Provenance
+from training.labelling.dataset_labelling import plan_labelling
+from training.labelling.labels import AUDIT, LabellingStrategy, Provenance
 from training.models.classifier import ClassifierConfig, EnsembleClassifier
 from training.models.weights import load_weights
 from training.registry.manifest import WEIGHTS

@@ -41,6 +41,7 @@ from training.labelling.label_client import LabelQueueClient
 from training.labelling.leasing import Holder
 from training.registry.promotion import champion, journal
 from training.runs.bar import FITTING
+from training.runs.order import LabellingOrder
 from training.tasks import active_learning_loop, evaluate_model, train_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
@@ -442,6 +443,30 @@ def test_the_second_example_stores_an_alert_and_tells_everybody_it_concerns(floo
         (message,) = listening.messages(channel, kind)
         assert message["event_id"] in output
         assert message["severity"] == "critical"
+
+
+def test_a_labelling_is_a_run_and_a_command(floor: Floor) -> None:
+    """As ``POST /api/v1/runs`` and ``python -m training label`` start it: people are asked, the row has the result."""
+    get_or_create_label_queue(floor.settings)
+    listening = Listening(floor.hub)
+    order = LabellingOrder(dataset_id="recorded:nyc_taxi", strategy="assisted", k=6)
+    run = listening.until_ended(floor.queue, floor.queue.submit(order.to_request("ada")).id)
+
+    assert (run.state, run.reason, run.progress) == (RunState.SUCCEEDED, "", 100.0)
+    assert {name: run.result[name] for name in ("strategy", "asked", "labelled")} == {
+        "strategy": "assisted", "asked": 6, "labelled": 0,
+    }  # fmt: skip
+    assert listening.messages("user:ada", "task_complete")[-1]["result"] == run.result
+
+    line = "python -m training label --dataset recorded:nyc_taxi -k 4"
+    texts = [
+        subprocess.run(
+            [*line.split(), *more], env=_shell(floor), capture_output=True, text=True, timeout=150, check=True
+        ).stdout
+        for more in (["--json"], [])
+    ]
+    assert json.loads(texts[0])["strategy"] == "manual"
+    assert "new questions" in texts[1]
 
 
 def _example(floor: Floor, name: str, *args: str) -> str:

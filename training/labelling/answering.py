@@ -10,7 +10,7 @@ Shapes: N calls of one transaction.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cluster.ids import new_id
@@ -29,6 +29,20 @@ class Answer:
     user_id: str
     saw_proposal: bool = False
     """Whether the model's proposal was shown; decides the label's provenance."""
+
+
+# Made once: building a statement takes SQLAlchemy as long as SQLite takes to run it.
+_REQUESTS = select(label_requests).where(label_requests.c.id.in_(bindparam("requests", expanding=True)))
+_LABELS = select(labels).where(labels.c.key.in_(bindparam("keys", expanding=True)))
+_KEEP = {
+    "sqlite": sqlite.insert(labels).on_conflict_do_nothing(index_elements=["key"]),
+    "postgresql": postgresql.insert(labels).on_conflict_do_nothing(index_elements=["key"]),
+}
+_CLOSE = (
+    update(label_requests)
+    .where(label_requests.c.id.in_(bindparam("requests", expanding=True)))
+    .values(state=RequestState.ANSWERED, lease_session=None, lease_until=None)
+)
 
 
 def answer_all(connection: Connection, answers_N: Sequence[Answer], now: float) -> list[Label | StaleLeaseError]:
@@ -60,24 +74,19 @@ def answer_all(connection: Connection, answers_N: Sequence[Answer], now: float) 
         results.append(known.get(key) or StaleLeaseError(request.id, answer.token, "it has an answer"))
     if new:
         keep_all(connection, new)
-        connection.execute(
-            update(label_requests)
-            .where(label_requests.c.id.in_([label.request_id for label in new.values()]))
-            .values(state=RequestState.ANSWERED, lease_session=None, lease_until=None)
-        )
+        connection.execute(_CLOSE, {"requests": [label.request_id for label in new.values()]})
     return results
 
 
 def keep_all(connection: Connection, new: dict[str, Label]) -> int:
     """Add labels, by key, but those whose keys are there; return how many are new."""
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     rows = [write_label(label, key) for key, label in new.items()]
-    return connection.execute(insert(labels).on_conflict_do_nothing(index_elements=["key"]), rows).rowcount
+    return connection.execute(_KEEP[connection.dialect.name], rows).rowcount
 
 
 def read_requests(connection: Connection, ids: set[str]) -> dict[str, LabelRequest]:
     """Return the questions that there are, by id."""
-    rows = connection.execute(select(label_requests).where(label_requests.c.id.in_(sorted(ids))))
+    rows = connection.execute(_REQUESTS, {"requests": sorted(ids)})
     return {row.id: read_request(row) for row in rows}
 
 
@@ -102,7 +111,7 @@ def _known(connection: Connection, answers_N: Sequence[Answer], requests: dict[s
     keys = {_key(answer) for answer in answers_N if answer.request_id in answered}
     if not keys:
         return {}
-    rows = connection.execute(select(labels).where(labels.c.key.in_(sorted(keys))))
+    rows = connection.execute(_LABELS, {"keys": sorted(keys)})
     return {row.key: read_label(row) for row in rows}
 
 

@@ -10,7 +10,6 @@ Shapes: N windows nobody labelled, L labelled stretches, A audited ones, F featu
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import pairwise
 
 import numpy as np
@@ -24,7 +23,7 @@ from training.errors import NotEnoughDataError
 from training.labelling.active_learning import ANOMALOUS, MAX_CHOSEN, NORMAL, WINDOW_READINGS, window_subject
 from training.labelling.auto_labels import AutoSettings, Calibration, calibrate, interval
 from training.labelling.classify import classify, embed, train_classifier
-from training.labelling.labels import AUDIT, Provenance, Question
+from training.labelling.labels import AUDIT, LabellingStrategy, Provenance, Question
 from training.labelling.query import DEFAULT, STRATEGIES, Pool, standardised
 from training.labelling.savings import Savings, measure_savings
 from training.labelling.window_features import MIN_READINGS, window_features
@@ -41,17 +40,6 @@ AUTO_AUDIT_SHARE = 0.5
 """The same while ``auto`` lacks the audits that could prove its precision."""
 DROPPED = frozenset({"unsure", "unknown"})
 """Answers that name no class."""
-
-
-class LabellingStrategy(StrEnum):
-    """Who gives the labels."""
-
-    MANUAL = "manual"
-    """People, without a word of the model."""
-    ASSISTED = "assisted"
-    """People, who see what the model would say."""
-    AUTO = "auto"
-    """The model where audits prove that it is right often enough, people elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

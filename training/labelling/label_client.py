@@ -1,6 +1,8 @@
 """Typed front of the label queue, for the API and the tasks that ask.
 
-Invariant: every call may be repeated; asking or answering twice does it once.
+Calls that are made while others are on their way go together: a call of an actor costs half a
+millisecond at each end, however much it carries. Invariant: every call may be repeated; asking or
+answering twice does it once.
 """
 
 from collections.abc import Sequence
@@ -8,7 +10,9 @@ from typing import Any
 
 from cluster import names
 from cluster.actor_link import ActorLink
+from cluster.errors import ClusterError
 from training.labelling.answering import Answer
+from training.labelling.call_line import CallLine
 from training.labelling.labels import Label, LabelRequest, Question, RequestState
 from training.labelling.leasing import Holder
 
@@ -18,12 +22,16 @@ MOST_KEPT = 1000
 PATIENCE_S = 20.0
 """How long a call is repeated while the actor restarts: some seconds, and more on a busy machine."""
 
+Call = tuple[str, tuple[Any, ...]]
+"""A method of ``LabelQueue`` that gives a step, by name, and its arguments."""
+
 
 class LabelQueueClient:
     """Asks the floor's label queue; ``a...`` methods are for event loops."""
 
     def __init__(self, handle: Any = None) -> None:
         self._link = ActorLink(names.LABEL_QUEUE, handle)
+        self._line = CallLine(self._travel)
 
     def ask(self, questions: Sequence[Question]) -> int:
         """Put questions into the queue; return how many are new.
@@ -31,7 +39,7 @@ class LabelQueueClient:
         Raises:
             ServiceUnavailableError: the queue did not answer.
         """
-        return int(self._link.call("ask", list(questions), timeout_s=CALL_TIMEOUT_S, patience_s=PATIENCE_S))
+        return int(self._call("ask", list(questions)))
 
     def keep_own(self, given: Sequence[Label]) -> int:
         """Keep labels that a model gave; return how many are new.
@@ -39,14 +47,8 @@ class LabelQueueClient:
         Raises:
             ServiceUnavailableError: the queue did not answer; the call may be repeated.
         """
-        return sum(
-            int(
-                self._link.call(
-                    "keep_own", list(given[start : start + MOST_KEPT]), timeout_s=CALL_TIMEOUT_S, patience_s=PATIENCE_S
-                )
-            )
-            for start in range(0, len(given), MOST_KEPT)
-        )
+        parts = (list(given[start : start + MOST_KEPT]) for start in range(0, len(given), MOST_KEPT))
+        return sum(int(self._call("keep_own", part)) for part in parts)
 
     async def alease(self, holder: Holder, count: int) -> tuple[LabelRequest, ...]:
         """Lease questions; what the holder has comes first.
@@ -86,8 +88,27 @@ class LabelQueueClient:
 
     async def acount_states(self) -> dict[RequestState, int]:
         """Return how many questions are in each state."""
-        counts: dict[RequestState, int] = await self._acall("counts")
+        counts: dict[RequestState, int] = await self._link.acall(
+            "counts", timeout_s=CALL_TIMEOUT_S, patience_s=PATIENCE_S
+        )
         return counts
 
+    def _call(self, method: str, *args: Any) -> Any:
+        calls: list[Call] = [(method, args)]
+        return _only(self._link.call("together", calls, timeout_s=CALL_TIMEOUT_S, patience_s=PATIENCE_S))
+
     async def _acall(self, method: str, *args: Any) -> Any:
-        return await self._link.acall(method, *args, timeout_s=CALL_TIMEOUT_S, patience_s=PATIENCE_S)
+        return _only(await self._line.carry([(method, args)], CALL_TIMEOUT_S + PATIENCE_S))
+
+    async def _travel(self, calls: Sequence[Call]) -> Sequence[Any]:
+        results: Sequence[Any] = await self._link.acall(
+            "together", calls, timeout_s=CALL_TIMEOUT_S, patience_s=PATIENCE_S
+        )
+        return results
+
+
+def _only(results: Sequence[Any]) -> Any:
+    (result,) = results
+    if isinstance(result, ClusterError):
+        raise result
+    return result

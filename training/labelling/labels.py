@@ -27,6 +27,17 @@ class RequestState(StrEnum):
     """Nobody need answer it any more."""
 
 
+class LabellingStrategy(StrEnum):
+    """Who gives the labels."""
+
+    MANUAL = "manual"
+    """People, without a word of the model."""
+    ASSISTED = "assisted"
+    """People, who see what the model would say."""
+    AUTO = "auto"
+    """The model where audits prove that it is right often enough, people elsewhere."""
+
+
 class Provenance(StrEnum):
     """How a label came about."""
 

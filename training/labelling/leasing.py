@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, Integer, bindparam, select, update
 
 from training.labelling.label_rows import read_request
 from training.labelling.labels import LabelRequest, RequestState, label_requests, label_skips
@@ -41,7 +41,29 @@ MOST_READ = 2_000
 """Waiting questions read at a time."""
 Held = dict[tuple[str, str], list[LabelRequest]]
 """What people hold, by session and user, the most important first."""
+
+# Made once: building a statement takes SQLAlchemy as long as SQLite takes to run it.
 _ORDER = (label_requests.c.priority.desc(), label_requests.c.id)
+_HELD = (
+    select(label_requests)
+    .where(
+        label_requests.c.state == RequestState.LEASED,
+        label_requests.c.lease_session.in_(bindparam("sessions", expanding=True)),
+    )
+    .order_by(*_ORDER)
+)
+_WAITING = (
+    select(label_requests)
+    .where(label_requests.c.state == RequestState.OPEN)
+    .order_by(*_ORDER)
+    .offset(bindparam("from_", type_=Integer))
+    .limit(bindparam("count", type_=Integer))
+)
+_WAITING_OF_TENANT = _WAITING.where(label_requests.c.tenant == bindparam("tenant"))
+_SKIPS = select(label_skips.c.request_id, label_skips.c.user_id).where(
+    label_skips.c.request_id.in_(bindparam("requests", expanding=True)),
+    label_skips.c.user_id.in_(bindparam("users", expanding=True)),
+)
 _GIVE = (
     update(label_requests)
     .where(label_requests.c.id == bindparam("request"))
@@ -52,6 +74,16 @@ _GIVE = (
         lease_session=bindparam("session"),
         lease_until=bindparam("until"),
     )
+)
+_RENEW = (
+    update(label_requests)
+    .where(label_requests.c.id.in_(bindparam("requests", expanding=True)))
+    .values(lease_until=bindparam("until"))
+)
+_TAKE_BACK = (
+    update(label_requests)
+    .where(label_requests.c.state == RequestState.LEASED, label_requests.c.lease_until < bindparam("now"))
+    .values(state=RequestState.OPEN, lease_session=None, lease_until=None)
 )
 
 
@@ -69,7 +101,8 @@ def lease_all(
     Returns:
         For each call what the person holds now, the most important first, those that they held before in front.
     """
-    _take_back(connection, now)
+    # What was leased and not renewed in time is open again; its token stays, so a late answer still counts.
+    connection.execute(_TAKE_BACK, {"now": now})
     held = _held_by(connection, {call.holder.session for call in calls_N})
     choice = _Choice(connection, calls_N)
     until = now + lease_s
@@ -99,9 +132,7 @@ def lease_all(
         connection.execute(_GIVE, given)
     renewed -= {row["request"] for row in given}
     if renewed:
-        connection.execute(
-            update(label_requests).where(label_requests.c.id.in_(sorted(renewed))).values(lease_until=until)
-        )
+        connection.execute(_RENEW, {"requests": sorted(renewed), "until": until})
     return results
 
 
@@ -131,37 +162,22 @@ class _Choice:
         return chosen
 
     def _read_on(self, tenant: str | None, waiting: list[LabelRequest]) -> bool:
-        query = select(label_requests).where(label_requests.c.state == RequestState.OPEN)
-        if tenant is not None:
-            query = query.where(label_requests.c.tenant == tenant)
-        rows = self._connection.execute(query.order_by(*_ORDER).offset(len(waiting)).limit(self._page)).all()
+        page: dict[str, Any] = {"from_": len(waiting), "count": self._page}
+        if tenant is None:
+            rows = self._connection.execute(_WAITING, page).all()
+        else:
+            rows = self._connection.execute(_WAITING_OF_TENANT, page | {"tenant": tenant}).all()
         waiting += map(read_request, rows)
-        # Of these alone: what somebody has skipped in all may be any number.
-        skips = select(label_skips.c.request_id, label_skips.c.user_id).where(
-            label_skips.c.request_id.in_([row.id for row in rows]), label_skips.c.user_id.in_(self._users)
-        )
         if rows:
-            self._skipped.update((request_id, user_id) for request_id, user_id in self._connection.execute(skips))
+            # Of these alone: what somebody has skipped in all may be any number.
+            of_these = {"requests": [row.id for row in rows], "users": self._users}
+            self._skipped.update((row.request_id, row.user_id) for row in self._connection.execute(_SKIPS, of_these))
         self._page = min(2 * self._page, MOST_READ)
         return bool(rows)
 
 
-def _take_back(connection: Connection, now: float) -> None:
-    """Open again what was leased and not renewed in time; its token stays, so a late answer still counts."""
-    connection.execute(
-        update(label_requests)
-        .where(label_requests.c.state == RequestState.LEASED, label_requests.c.lease_until < now)
-        .values(state=RequestState.OPEN, lease_session=None, lease_until=None)
-    )
-
-
 def _held_by(connection: Connection, sessions: set[str]) -> Held:
-    query = (
-        select(label_requests)
-        .where(label_requests.c.state == RequestState.LEASED, label_requests.c.lease_session.in_(sorted(sessions)))
-        .order_by(*_ORDER)
-    )
     held: Held = {}
-    for row in connection.execute(query):
+    for row in connection.execute(_HELD, {"sessions": sorted(sessions)}):
         held.setdefault((row.lease_session, row.lease_user), []).append(read_request(row))
     return held

@@ -2,7 +2,7 @@
 
 The driver of a training waits for its lease, freezes the data set and hands over to Ray
 Train; the worker of rank 0 does the rest and ends the run itself when the model is live.
-The driver of an evaluation hands over to the task. What is left here is everything that
+The driver of any other run hands over to its task. What is left here is everything that
 may go wrong around it. Invariants: a run that this driver
 took on has ended when ``drive`` returns, whatever happened; and a waiting driver holds no
 CPU of the cluster.
@@ -31,7 +31,7 @@ from training.data.catalogue import kept_contents
 from training.data.snapshots import Dataset, is_source, split_windows
 from training.datasets import DatasetShelf
 from training.registry.storage import Storage
-from training.runs.order import EVALUATION, EvaluationOrder, TrainingOrder
+from training.runs.order import TASK, TrainingOrder
 from training.runs.retention import RetentionSettings, prune
 from training.runs.terminal import Display, Watching
 from training.settings import TrainSettings
@@ -43,8 +43,8 @@ QUEUE_PATIENCE_S = 60.0
 
 T = TypeVar("T")
 
-Evaluate = Callable[[str, str, str, float, str], TaskHandle[dict[str, Any]]]
-"""``evaluate_model.submit``: version, data set, user, price and run."""
+Submit = Callable[[Run], TaskHandle[dict[str, Any]]]
+"""``tasks.submit_for``."""
 
 
 def connect_ray() -> None:
@@ -65,14 +65,14 @@ def connect_ray() -> None:
         raise ServiceUnavailableError("Ray", address, reason) from error
 
 
-def drive(queue: RunQueueClient, run: Run, display: Display, evaluate: Evaluate | None = None) -> Run:
+def drive(queue: RunQueueClient, run: Run, display: Display, submit: Submit | None = None) -> Run:
     """Carry out ``run`` in this process, which must be the main thread of its job.
 
     Args:
         queue: that holds the run.
-        run: a training or an evaluation.
+        run: a training, or the run of a task.
         display: shows how far it is.
-        evaluate: submits the task of an evaluation; only a training does without.
+        submit: submits the run's task; only a training does without.
 
     Returns:
         The run as it ended.
@@ -80,9 +80,9 @@ def drive(queue: RunQueueClient, run: Run, display: Display, evaluate: Evaluate 
     start_metrics_pusher("training-driver")
     with _stoppable():
         try:
-            if run.task == EVALUATION:
-                assert evaluate is not None, "the program of the route drives it"
-                return _evaluate(queue, run, display, evaluate)
+            if run.task != TASK:
+                assert submit is not None, "the program of the route drives it"
+                return _hand_over(queue, run, display, submit)
             return _train(queue, run, display)
         except (KeyboardInterrupt, SystemExit):
             return queue.finish(run.id, RunState.CANCELLED, "its job was stopped")
@@ -136,13 +136,12 @@ def _train(queue: RunQueueClient, run: Run, display: Display) -> Run:
     return ended
 
 
-def _evaluate(queue: RunQueueClient, run: Run, display: Display, evaluate: Evaluate) -> Run:
-    """Hand the judging over to the task, which holds the lane's token and tells how far it is."""
-    arguments = EvaluationOrder.of(run)
-    display.note(f"run {run.id}: {arguments.model_id} on {arguments.dataset_id}")
+def _hand_over(queue: RunQueueClient, run: Run, display: Display, submit: Submit) -> Run:
+    """Leave the work to the task, which holds the lane's token and tells how far it is."""
+    display.note(f"run {run.id}: {run.task} on {run.dataset_id}")
     _patiently(lambda: queue.wait_for_lease(run.id, on_wait=lambda waiting: display.note(_waiting(waiting))))
     _patiently(lambda: queue.start(run.id))
-    handle = evaluate(arguments.model_id, arguments.dataset_id, run.user_id, arguments.false_alarms_per_day, run.id)
+    handle = submit(run)
     try:
         with Watching(queue, run.id, display):
             result = handle.result()

@@ -1,4 +1,4 @@
-"""What somebody wants trained or judged, and how the run queue is asked for it.
+"""What somebody wants trained, judged or labelled, and how the run queue is asked for it.
 
 Page, HTTP, command line and ``train_model.submit`` make the same order, so all of them
 get the same kind of run. Light: no Ray, no torch, for any process may order. Invariant:
@@ -12,10 +12,14 @@ from typing import Any
 from cluster.runs import Run, RunRequest
 from cluster.settings import load_section
 from training.errors import HyperparameterError, UnknownModelTypeError
+from training.labelling.active_learning import MAX_CHOSEN
+from training.labelling.auto_labels import AutoSettings
+from training.labelling.labels import LabellingStrategy
 from training.settings import PRESETS, TrainSettings, with_hyperparameters
 
 TASK = "train_model"
 EVALUATION = "evaluate_model"
+LABELLING = "dataset_labeling"
 MODEL_TYPES = ("anomaly_detector",)
 
 FALSE_PER_DAY = 0.1
@@ -110,6 +114,39 @@ class EvaluationOrder:
 
     @classmethod
     def of(cls, run: Run) -> "EvaluationOrder":
+        """Return what the row of a run asks for.
+
+        Raises:
+            TypeError, ValueError: it asks for what cannot be.
+        """
+        return cls(**run.arguments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabellingOrder:
+    """What somebody wants labelled; the arguments of ``dataset_labeling``."""
+
+    dataset_id: str = "telemetry"
+    strategy: str = LabellingStrategy.MANUAL
+    """A ``LabellingStrategy``: who labels."""
+    k: int = 20
+    """Questions at most."""
+    precision: float = AutoSettings().precision
+    """Share of its own labels that ``auto`` must have proved to be right."""
+
+    def __post_init__(self) -> None:
+        if self.strategy not in list(LabellingStrategy):
+            raise ValueError(f"strategy must be {', '.join(LabellingStrategy)}, got {self.strategy!r}")
+        if not 1 <= self.k <= MAX_CHOSEN:
+            raise ValueError(f"k must be 1-{MAX_CHOSEN}, got {self.k}")
+        AutoSettings(precision=self.precision)
+
+    def to_request(self, user_id: str, tenant: str | None = None, request_id: str | None = None) -> RunRequest:
+        """Return the order as the run queue takes it."""
+        return RunRequest(task=LABELLING, arguments=asdict(self), user_id=user_id, tenant=tenant, request_id=request_id)
+
+    @classmethod
+    def of(cls, run: Run) -> "LabellingOrder":
         """Return what the row of a run asks for.
 
         Raises:

@@ -4,6 +4,7 @@ Also reads the run's row for it, because the driver's own thread is inside Ray T
 Invariant: a run's end is always shown, with its reason.
 """
 
+import getpass
 import json
 import logging
 import sys
@@ -166,3 +167,11 @@ class Watching:
     def __exit__(self, *_exc: object) -> None:
         self._stop.set()
         self._thread.join(timeout=2 * POLL_S)
+
+
+def shell_user() -> str:
+    """Return who sits at the terminal; empty in a container without a passwd entry: then it is the floor's."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""

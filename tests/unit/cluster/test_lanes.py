@@ -35,9 +35,10 @@ def test_seed_tasks_have_their_lane(task: str, lane: str) -> None:
     assert get_route(task).lane == lane
 
 
-def test_training_and_judging_are_jobs() -> None:
+def test_training_judging_and_labelling_are_jobs() -> None:
     """What people start and watch has a program; the others are functions."""
-    assert [route.task for route in ROUTES.values() if route.entrypoint] == ["train_model", "evaluate_model"]
+    programs = [route.task for route in ROUTES.values() if route.entrypoint]
+    assert programs == ["train_model", "evaluate_model", "dataset_labeling"]
 
 
 def test_limits_are_in_order() -> None:

@@ -109,11 +109,10 @@ class TestLife:
         with pytest.raises(RunStateError, match="queued"):
             q.queue.start(run.id)
 
-    @pytest.mark.parametrize("task", ["active_learning_loop", "dataset_labeling"])
-    def test_a_task_that_is_no_job_is_refused(self, q: Queue, task: str) -> None:
+    def test_a_task_that_is_no_job_is_refused(self, q: Queue) -> None:
         """At once, and the text says what can be run; a row without a program would wait for ever."""
-        with pytest.raises(UnknownTaskError, match=f"no task '{task}' to run; there are train_model"):
-            q.submit(task=task)
+        with pytest.raises(UnknownTaskError, match="no task 'active_learning_loop' to run; there are train_model"):
+            q.submit(task="active_learning_loop")
 
         assert q.queue.list(10) == ()
 

@@ -15,6 +15,10 @@ def training(**changes: Any) -> dict[str, Any]:
     return {"task": "train_model", "arguments": arguments}
 
 
+def labelling(**changes: Any) -> dict[str, Any]:
+    return {"task": "dataset_labeling", "arguments": {"dataset_id": "recorded:nyc_taxi"} | changes}
+
+
 async def test_a_training_is_queued_once_per_request(api: ApiFloor) -> None:
     """Asking twice gives the same run; another training under the same id is refused."""
     body = training(hyperparameters={"epochs": 3}) | {"request_id": "request-1"}
@@ -42,7 +46,16 @@ async def test_a_training_is_queued_once_per_request(api: ApiFloor) -> None:
             422,
             id="no-price",
         ),
-        pytest.param({"task": "dataset_labeling"}, 422, id="task-that-nobody-wrote-yet"),
+        pytest.param(labelling(strategy="oracle"), 422, id="unknown-strategy"),
+        pytest.param(labelling(strategy=["auto"]), 422, id="strategy-no-name"),
+        pytest.param(labelling(k=0), 422, id="no-question"),
+        pytest.param(labelling(k=2.5), 422, id="half-a-question"),
+        pytest.param(labelling(k=True), 422, id="flag-as-number"),
+        pytest.param(labelling(precision=1.0), 422, id="beyond-proof"),
+        pytest.param(labelling(precision="0.9"), 422, id="text-as-number"),
+        pytest.param(labelling(dataset_id="/etc/passwd"), 422, id="labelling-a-path"),
+        pytest.param(labelling(run_id="1"), 422, id="run-smuggled"),
+        pytest.param({"task": "dataset_labeling"}, 201, id="labelling-as-it-comes"),
         pytest.param(training(model_type="clairvoyant"), 422, id="unknown-model"),
         pytest.param(training(dataset_id="recorded:../../etc/passwd"), 422, id="path-as-data-set"),
         pytest.param(training(dataset_id="/etc/passwd"), 422, id="absolute-path"),
@@ -109,11 +122,11 @@ async def test_a_refused_task_or_hyperparameter_is_told_why(api: ApiFloor) -> No
     async with api.caller("engineer") as caller:
         texts = [
             (await caller.post(RUNS, json=body)).json()["error"]["message"]
-            for body in ({"task": "dataset_labeling"}, training(hyperparameters={"epochs": 0}))
+            for body in ({"task": "active_learning_loop"}, training(hyperparameters={"epochs": 0}))
         ]
 
     assert texts == [
-        "no task 'dataset_labeling' to run; there are train_model, evaluate_model",
+        "no task 'active_learning_loop' to run; there are train_model, evaluate_model, dataset_labeling",
         "hyperparameter epochs='0': epochs must be at least 1, got 0",
     ]
 
@@ -127,6 +140,22 @@ async def test_a_tenants_engineer_trains_on_own_telemetry_only(api: ApiFloor) ->
         ]
 
     assert statuses == [403, 403, 201, 201]
+
+
+async def test_a_labelling_is_a_run_of_its_lane_with_all_that_was_not_said(api: ApiFloor) -> None:
+    """And a tenant's engineer labels what is the tenant's."""
+    async with api.caller("engineer") as caller:
+        run = (await caller.post(RUNS, json=labelling(strategy="auto"))).json()
+    async with api.caller("engineer", tenant="demo") as caller:
+        foreign = (await caller.post(RUNS, json=labelling(dataset_id="telemetry"))).status_code
+    async with api.caller("operator") as caller:
+        by_an_operator = (await caller.post(RUNS, json=labelling())).status_code
+
+    assert run["lane"] == "ai_processing"
+    assert run["arguments"] == {
+        "dataset_id": "recorded:nyc_taxi", "strategy": "auto", "k": 20, "precision": 0.99,
+    }  # fmt: skip
+    assert (foreign, by_an_operator) == (403, 403)
 
 
 async def test_a_queued_run_is_cancelled_by_its_id(api: ApiFloor) -> None:
