@@ -64,7 +64,7 @@ class TrainSettings:
     accelerator: Accelerator = "auto"
     """``gpu`` or ``cpu``; ``auto`` takes a GPU per worker when the cluster has as many."""
     max_failures: int = 2
-    """Times that lost workers are replaced before the run fails."""
+    """Times that lost workers, or a lost controller, are replaced before the run fails."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "channels", "num_layers", "max_windows", "min_windows"):

@@ -13,7 +13,7 @@ from training.models.weights import dump_weights
 from training.runs.checkpoint import load_checkpoint, save_checkpoint
 from training.runs.loop import Progress, fit
 from training.runs.recipe import set_up
-from training.runs.train_fn import is_enough
+from training.runs.train_fn import _BetweenSteps, is_enough
 from training.settings import TrainSettings
 
 WORLD = 2
@@ -65,6 +65,34 @@ def test_two_ranks_that_are_cut_and_continued_are_bitwise_the_same(tmp_path: Pat
     torch.multiprocessing.spawn(_rank, args=(str(tmp_path), cuts), nprocs=WORLD)  # type: ignore[no-untyped-call]
 
     assert (tmp_path / "whole" / "weights").read_bytes() == (tmp_path / "cut" / "weights").read_bytes(), cuts
+
+
+def _limited(rank: int, folder: str) -> None:
+    """Be one of two, whose clocks differ: the limit has passed for the second one only."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
+    device = torch.device("cpu")
+    setup = set_up(make_dataset(600), SETTINGS, device, rank, WORLD)
+    between = _BetweenSteps(0.0 if rank == 1 else None, lambda: False, WORLD, device)
+    end = fit(
+        DistributedDataParallel(setup.model, find_unused_parameters=True),
+        setup.state.optimizer,
+        setup.batches,
+        epochs=setup.epochs,
+        report=_nothing,
+        start=setup.state.progress,
+        scheduler=setup.state.scheduler,
+        should_stop=between.should_stop,
+    )
+    Path(folder, f"rank-{rank}").write_text(f"{end.epoch} {end.step}")
+    distributed.destroy_process_group()
+
+
+def test_ranks_whose_clocks_differ_stop_after_the_same_step(tmp_path: Path) -> None:
+    """The first clock to pass the soft limit decides for all; a rank that went on alone would wait for ever."""
+    torch.multiprocessing.spawn(_limited, args=(str(tmp_path),), nprocs=WORLD)  # type: ignore[no-untyped-call]
+
+    assert [(tmp_path / f"rank-{rank}").read_text() for rank in range(WORLD)] == ["0 1", "0 1"]
 
 
 @pytest.mark.parametrize(("patience", "ends_after"), [(0, 3), (1, 1)], ids=["never", "after-one"])

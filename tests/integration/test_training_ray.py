@@ -9,39 +9,37 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-from local_ray import LocalRay, local_ray
 from ray.job_submission import JobSubmissionClient
-from ray.util.state import list_actors
+from ray.train import ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
-from cluster import migrate, names
-from cluster.errors import RunNotFoundError, TaskCancelledError
-from cluster.metrics_actor import get_or_create_metrics
-from cluster.metrics_client import MetricsClient
-from cluster.run_queue_actor import get_or_create_run_queue
+from cluster.errors import TaskCancelledError
 from cluster.run_queue_client import RunQueueClient
 from cluster.runs import Run, RunState
-from cluster.settings import Settings
 from cluster.store import open_engine
 from ingest.directory import DeviceDirectory, DeviceEntry
 from ingest.scorer import load_scorer
-from realtime.hub_actor import get_or_create_hub
 from realtime.hub_client import HubClient
 from realtime.replies import Cursor
+from tests.training_floor import TrainingFloor, eventually, in_state, lane_is_free, training_floor
 from training.errors import NotEnoughDataError, WorkersFailedError
 from training.labelling.answering import Answer
 from training.labelling.label_actor import get_or_create_label_queue
 from training.labelling.label_client import LabelQueueClient
 from training.labelling.leasing import Holder
 from training.registry.promotion import champion, journal
+from training.runs import train_fn
 from training.runs.bar import FITTING
 from training.runs.order import LabellingOrder
+from training.runs.train_fn import TrainTask
+from training.settings import TrainSettings
 from training.tasks import active_learning_loop, evaluate_model, train_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
@@ -51,38 +49,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SUBMITTED = re.compile(r"Job '(\S+)' submitted successfully")
 
 
-@dataclass(frozen=True, slots=True)
-class Floor:
-    """The parts of a floor that a training touches."""
-
-    settings: Settings
-    ray: LocalRay
-    queue: RunQueueClient
-    hub: HubClient
-    metrics: MetricsClient
-
-
 @pytest.fixture(scope="module")
-def floor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Floor]:
-    folder = tmp_path_factory.mktemp("floor")
-    env = {
-        "DATABASE_URL": f"sqlite:///{folder}/floor.db",
-        "STORAGE_URL": f"file://{folder}/storage",
-        "WATCHFLOOR_DATA_DIR": str(folder),
-        # The limit is tested elsewhere; here a busy machine must not run into it.
-        "WATCHFLOOR_RUN_QUEUE_START_TIMEOUT_S": "240",
-    }
-    migrate.upgrade(env["DATABASE_URL"])
-    with local_ray(num_cpus=2, env=env) as head, pytest.MonkeyPatch.context() as patch:
-        # This process starts the queue, which takes its settings from here.
-        patch.setenv("WATCHFLOOR_RUN_QUEUE_START_TIMEOUT_S", env["WATCHFLOOR_RUN_QUEUE_START_TIMEOUT_S"])
-        patch.setenv("RAY_API_SERVER_ADDRESS", head.dashboard_url)
-        ray.init(address=head.address, namespace=names.NAMESPACE, log_to_driver=False)
-        settings = Settings(database_url=env["DATABASE_URL"], storage_url=env["STORAGE_URL"], data_dir=str(folder))
-        metrics = get_or_create_metrics(settings)
-        hub = get_or_create_hub(settings)
-        yield Floor(settings, head, get_or_create_run_queue(settings), hub, metrics)
-        ray.shutdown()
+def floor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainingFloor]:
+    with training_floor(tmp_path_factory.mktemp("floor"), num_cpus=2) as started:
+        yield started
 
 
 class Listening:
@@ -112,30 +82,7 @@ class Listening:
         return [message["data"] for heard, message in self.heard if heard == channel and message["type"] == kind]
 
 
-def eventually(check: Callable[[], bool], within_s: float = 30.0) -> bool:
-    give_up_at = time.monotonic() + within_s
-    while time.monotonic() < give_up_at:
-        if check():
-            return True
-        time.sleep(0.1)
-    return check()
-
-
-def lane_is_free() -> bool:
-    return bool(ray.available_resources().get("ml_training") == 1.0)
-
-
-def in_state(queue: RunQueueClient, run_id: str, *states: RunState) -> Callable[[], bool]:
-    def check() -> bool:
-        try:
-            return queue.get(run_id).state in states
-        except RunNotFoundError:
-            return False  # not registered yet
-
-    return check
-
-
-def test_a_training_from_the_queue_ends_with_a_live_model_that_everybody_hears_of(floor: Floor) -> None:
+def test_a_training_from_the_queue_ends_with_a_live_model_that_everybody_hears_of(floor: TrainingFloor) -> None:
     """Progress from rank 0, checkpoint, version, champion, messages, metrics, free lane: the whole way."""
     listening = Listening(floor.hub)
     handle = train_model.submit("recorded:nyc_taxi", "anomaly_detector", QUICK, user_id="ada")
@@ -178,7 +125,7 @@ def test_a_training_from_the_queue_ends_with_a_live_model_that_everybody_hears_o
     assert judged["metrics"] == run.result["metrics"]
 
 
-def test_active_learning_chooses_windows_by_the_live_model_and_counts_them(floor: Floor) -> None:
+def test_active_learning_chooses_windows_by_the_live_model_and_counts_them(floor: TrainingFloor) -> None:
     """The user hears of it, people are asked, and what they say outlives the queue's actor."""
     labels = get_or_create_label_queue(floor.settings)
     listening = Listening(floor.hub)
@@ -216,7 +163,7 @@ def test_active_learning_chooses_windows_by_the_live_model_and_counts_them(floor
         active_learning_loop.submit("telemetry").result(120)
 
 
-def test_a_training_by_ray_job_submit_is_a_run_and_job_stop_ends_it(floor: Floor, tmp_path: Path) -> None:
+def test_a_training_by_ray_job_submit_is_a_run_and_job_stop_ends_it(floor: TrainingFloor, tmp_path: Path) -> None:
     """Its submission id is the run's id; while it trains nobody else may, and stopping frees the lane."""
     jobs = JobSubmissionClient(floor.ray.dashboard_url)
     (tmp_path / "notes.txt").write_text("an engineer's own folder", encoding="utf-8")
@@ -233,7 +180,7 @@ def test_a_training_by_ray_job_submit_is_a_run_and_job_stop_ends_it(floor: Floor
     assert eventually(lane_is_free)
 
 
-def _job_is_a_run_until_it_is_stopped(floor: Floor, jobs: JobSubmissionClient, job: str) -> None:
+def _job_is_a_run_until_it_is_stopped(floor: TrainingFloor, jobs: JobSubmissionClient, job: str) -> None:
     assert eventually(in_state(floor.queue, job, RunState.RUNNING), 90), jobs.get_job_logs(job)
     assert eventually(lambda: "#" in jobs.get_job_logs(job) and "epoch" in jobs.get_job_logs(job))
     waiting = train_model.submit("recorded:nyc_taxi", user_id="ada")
@@ -247,7 +194,7 @@ def _job_is_a_run_until_it_is_stopped(floor: Floor, jobs: JobSubmissionClient, j
 
 
 @pytest.mark.chaos  # long; the page's own test cancels a run that trains as well
-def test_cancelling_a_run_that_trains_ends_its_worker_and_frees_its_lane(floor: Floor) -> None:
+def test_cancelling_a_run_that_trains_ends_its_worker_and_frees_its_lane(floor: TrainingFloor) -> None:
     """Not only one that waits or starts: rank 0 is in the middle of an epoch."""
     handle = train_model.submit("recorded:nyc_taxi", "anomaly_detector", {"epochs": 5000}, user_id="ada")
     assert eventually(lambda: _is_training(floor, handle.get()), 90), handle.get()
@@ -255,11 +202,11 @@ def test_cancelling_a_run_that_trains_ends_its_worker_and_frees_its_lane(floor: 
 
     assert eventually(in_state(floor.queue, handle.run_id, RunState.CANCELLED))
     assert handle.get().reason == "cancelled by ada"
-    assert eventually(lambda: not _train_worker_pids(floor))
+    assert eventually(lambda: not floor.pids("TrainWorker"))
     assert eventually(lane_is_free)
 
 
-def test_a_training_whose_driver_is_killed_ends_its_bar_within_five_seconds(floor: Floor) -> None:
+def test_a_training_whose_driver_is_killed_ends_its_bar_within_five_seconds(floor: TrainingFloor) -> None:
     """With the reason, on the bar that it moved, for those who watch the run and for its user."""
     listening = Listening(floor.hub)
     handle = train_model.submit("recorded:nyc_taxi", "anomaly_detector", {"epochs": 5000}, user_id="ada")
@@ -279,11 +226,11 @@ def test_a_training_whose_driver_is_killed_ends_its_bar_within_five_seconds(floo
         last = bars(channel)[-1]
         assert (last["task_name"], last["reason"]) == (moved, handle.get().reason)
         assert last["reason"]
-    assert eventually(lambda: not _train_worker_pids(floor))
+    assert eventually(lambda: not floor.pids("TrainWorker"))
     assert eventually(lane_is_free)
 
 
-def test_too_little_data_ends_the_run_at_once_with_the_reason(floor: Floor) -> None:
+def test_too_little_data_ends_the_run_at_once_with_the_reason(floor: TrainingFloor) -> None:
     """No worker is started for it, and its bar does not hang."""
     listening = Listening(floor.hub)
     handle = train_model.submit("telemetry", user_id="ada")
@@ -296,15 +243,59 @@ def test_too_little_data_ends_the_run_at_once_with_the_reason(floor: Floor) -> N
         handle.result(1)
 
 
+def test_a_run_whose_controller_is_killed_goes_on_and_changes_nothing(
+    floor: TrainingFloor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lane is freed and nobody else's; all worlds, and kills of workers, are in ``tests/chaos``."""
+    order = QUICK | {"epochs": 250, "checkpoint_interval_s": 0.5, "seed": 7}
+    ray.get((bystander := placement_group([{"external": 1.0}])).ready())
+    handle = train_model.submit("recorded:rogue_agent_key_hold", "anomaly_detector", order)
+    assert eventually(lambda: _is_training(floor, handle.get()), 90), handle.get()
+    before = handle.get().progress
+    os.kill(floor.pids("TrainController")[0], signal.SIGKILL)
+    assert handle.get().progress >= before
+    result = handle.result(150)
+    whole = _trained_here(floor, result["dataset_version"], order, monkeypatch)
+
+    assert result["version"].partition("-")[2] == whole["version"].partition("-")[2]
+    assert result["metrics"] == whole["metrics"]
+    assert placement_group_table(bystander)["state"] == "CREATED"
+    remove_placement_group(bystander)
+    assert eventually(lane_is_free)
+
+
+def _trained_here(
+    floor: TrainingFloor, dataset_id: str, order: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """Train in this process, where nothing interrupts it, and return the run's result."""
+    monkeypatch.setattr(train_fn, "NICE", 0)  # no process may take its niceness back
+    task = TrainTask(
+        run_id="",
+        user_id="",
+        task_name="",
+        dataset_id=dataset_id,
+        dataset_name="",
+        storage_url=floor.settings.storage_url,
+        settings=TrainSettings(**order, num_workers=0),
+        soft_deadline_s=None,
+        promotes=False,
+    )
+    trainer: Any = TorchTrainer(
+        train_fn.train_anomaly_detector, train_loop_config=task.to_config(), scaling_config=ScalingConfig(num_workers=0)
+    )
+    result: dict[str, Any] = trainer.fit().return_value["result"]
+    return result
+
+
 @pytest.mark.chaos
-def test_a_worker_that_is_killed_is_replaced_and_changes_nothing(floor: Floor) -> None:
+def test_a_worker_that_is_killed_is_replaced_and_changes_nothing(floor: TrainingFloor) -> None:
     """The run goes on from its checkpoint and ends with the very weights of an undisturbed one."""
     order = QUICK | {"epochs": 60, "checkpoint_interval_s": 0.1, "seed": 7}
     undisturbed = train_model.submit("recorded:rogue_agent_key_hold", "anomaly_detector", order).result(150)
     handle = train_model.submit("recorded:rogue_agent_key_hold", "anomaly_detector", order)
     assert eventually(lambda: handle.get().progress > 10.0, 90), handle.get()
     time.sleep(random.uniform(0.0, 0.5))
-    os.kill(_train_worker_pids(floor)[0], signal.SIGKILL)
+    os.kill(floor.pids("TrainWorker")[0], signal.SIGKILL)
     result = handle.result(150)
 
     assert result["version"].partition("-")[2] == undisturbed["version"].partition("-")[2]
@@ -312,7 +303,7 @@ def test_a_worker_that_is_killed_is_replaced_and_changes_nothing(floor: Floor) -
 
 
 @pytest.mark.chaos  # long: two workers on two cores
-def test_two_workers_train_one_model_and_share_the_lanes_token(floor: Floor) -> None:
+def test_two_workers_train_one_model_and_share_the_lanes_token(floor: TrainingFloor) -> None:
     """Close to what one worker finds; not bitwise, because gradients are summed in another order."""
     order = QUICK | {"batch_size": 128}
     alone = train_model.submit("recorded:nyc_taxi", "anomaly_detector", order).result(150)
@@ -324,7 +315,7 @@ def test_two_workers_train_one_model_and_share_the_lanes_token(floor: Floor) -> 
     assert eventually(lane_is_free)
 
 
-def test_a_worker_group_that_does_not_start_in_time_fails_its_run_with_that_reason(floor: Floor) -> None:
+def test_a_worker_group_that_does_not_start_in_time_fails_its_run_with_that_reason(floor: TrainingFloor) -> None:
     """Both CPUs are taken after the run was admitted and before its worker asks for one."""
 
     class Hog:  # in here, so that Ray sends it to the worker whole
@@ -362,7 +353,7 @@ def test_a_shell_without_the_floors_environment_is_told_what_to_do(tmp_path: Pat
     assert "Traceback" not in plain.stderr + hidden.stderr
 
 
-def test_the_shell_command_follows_its_run_and_ctrl_c_cancels_it(floor: Floor) -> None:
+def test_the_shell_command_follows_its_run_and_ctrl_c_cancels_it(floor: TrainingFloor) -> None:
     """Called outside a job it queues a run like everybody else's; the run trains when Ctrl-C ends it."""
     env = _shell(floor)
     argv = [
@@ -388,7 +379,7 @@ def test_the_shell_command_follows_its_run_and_ctrl_c_cancels_it(floor: Floor) -
     assert command.returncode == 130
     assert rest[-1]["state"] == "cancelled"
     assert floor.queue.get(run["id"]).state is RunState.CANCELLED
-    assert eventually(lambda: not _train_worker_pids(floor))
+    assert eventually(lambda: not floor.pids("TrainWorker"))
     assert eventually(lane_is_free)
     shown = subprocess.run(
         [sys.executable, "-m", "training", "show", run["id"], "--json"],
@@ -412,7 +403,7 @@ def test_the_shell_command_follows_its_run_and_ctrl_c_cancels_it(floor: Floor) -
     assert "cancelled" in written.stdout
 
 
-def test_the_first_example_moves_a_bar_and_tells_the_noc(floor: Floor) -> None:
+def test_the_first_example_moves_a_bar_and_tells_the_noc(floor: TrainingFloor) -> None:
     """``examples/train_with_progress.py``, as a user runs it."""
     listening = Listening(floor.hub)
     output = _example(floor, "train_with_progress.py", "carol")
@@ -425,7 +416,7 @@ def test_the_first_example_moves_a_bar_and_tells_the_noc(floor: Floor) -> None:
     assert listening.messages("noc:all", "ml_training_complete")[-1]["model_id"] == "example/nyc_taxi"
 
 
-def test_the_second_example_stores_an_alert_and_tells_everybody_it_concerns(floor: Floor) -> None:
+def test_the_second_example_stores_an_alert_and_tells_everybody_it_concerns(floor: TrainingFloor) -> None:
     """``examples/device_alert.py``; the directory says who that is."""
     DeviceDirectory(open_engine(floor.settings.database_url)).register(
         [DeviceEntry(tenant="demo", device="door-1", client_id="7", site="gate", supervisor_id="dave")]
@@ -445,7 +436,7 @@ def test_the_second_example_stores_an_alert_and_tells_everybody_it_concerns(floo
         assert message["severity"] == "critical"
 
 
-def test_a_labelling_is_a_run_and_a_command(floor: Floor) -> None:
+def test_a_labelling_is_a_run_and_a_command(floor: TrainingFloor) -> None:
     """As ``POST /api/v1/runs`` and ``python -m training label`` start it: people are asked, the row has the result."""
     get_or_create_label_queue(floor.settings)
     listening = Listening(floor.hub)
@@ -469,7 +460,7 @@ def test_a_labelling_is_a_run_and_a_command(floor: Floor) -> None:
     assert "new questions" in texts[1]
 
 
-def _example(floor: Floor, name: str, *args: str) -> str:
+def _example(floor: TrainingFloor, name: str, *args: str) -> str:
     argv = [sys.executable, str(ROOT / "examples" / name), *args]
     done = subprocess.run(argv, env=_shell(floor), capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
@@ -477,15 +468,15 @@ def _example(floor: Floor, name: str, *args: str) -> str:
     return done.stdout
 
 
-def _shell(floor: Floor) -> dict[str, str]:
+def _shell(floor: TrainingFloor) -> dict[str, str]:
     """Return the environment of a user's shell on this floor."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return os.environ | {"RAY_ADDRESS": floor.ray.address, "PATH": path}
 
 
-def _is_training(floor: Floor, run: Run) -> bool:
+def _is_training(floor: TrainingFloor, run: Run) -> bool:
     """Tell whether the run's worker group is there and makes steps."""
-    return run.state is RunState.RUNNING and run.progress > FITTING and bool(_train_worker_pids(floor))
+    return run.state is RunState.RUNNING and run.progress > FITTING and bool(floor.pids("TrainWorker"))
 
 
 def _driver_pid(run_id: str) -> int:
@@ -500,8 +491,3 @@ def _driver_pid(run_id: str) -> int:
             found.append(int(entry.parent.name))
     (pid,) = found
     return pid
-
-
-def _train_worker_pids(floor: Floor) -> list[int]:
-    actors = list_actors(address=floor.ray.dashboard_url, filters=[("state", "=", "ALIVE")], detail=True)
-    return [int(actor.pid) for actor in actors if "TrainWorker" in actor.class_name]

@@ -59,6 +59,16 @@ class ModelRegistry:
         self._storage.write(f"{folder}/{MANIFEST}", text)
         return manifest
 
+    def of_run(self, model_type: str, run_id: str, weights: bytes) -> Manifest | None:
+        """Return the version that a run has registered with the very same weights; None when it has none."""
+        digest = hashlib.sha256(weights).hexdigest()
+        for version in reversed(self.versions(model_type)):
+            if version.endswith(f"-{digest[:8]}"):
+                found = self.manifest(model_type, version)
+                if found.run_id == run_id and found.files[WEIGHTS].sha256 == digest:
+                    return found
+        return None
+
     def versions(self, model_type: str) -> list[str]:
         """Return the names of all complete versions, oldest first."""
         root = f"{FOLDER}/{_checked(model_type)}"

@@ -2,7 +2,8 @@
 
 Register, load, offer, tell -- in this order, in the worker of rank 0, so that the model
 is at work seconds before Ray Train has cleaned its worker group up. Invariant: nobody hears
-of a version that the detectors could not load, because it was loaded here first.
+of a version that the detectors could not load, because it was loaded here first; and a run registers
+and offers one version, however often the worker of rank 0 is lost on the way.
 """
 
 import logging
@@ -14,9 +15,10 @@ from typing import Any
 import torch
 from sqlalchemy import Engine
 
+from cluster.store import read_transaction
 from ingest.errors import StaleRevisionError
-from ingest.live_models import CHALLENGER, CHAMPION
-from ingest.model_trial import TrialState
+from ingest.live_models import CHALLENGER, CHAMPION, read_live_model
+from ingest.model_trial import TrialState, list_trials
 from ingest.scorer import check_scorer
 from realtime.broadcaster import Broadcaster
 from realtime.messages import MessageType
@@ -66,9 +68,11 @@ def register(
         ModelFileError, ScorerError: what was written cannot be used; nothing was promoted.
     """
     registry = ModelRegistry(storage)
-    manifest = registry.add(
+    weights = dump_weights(model.state_dict())
+    known = registry.of_run(MODEL_TYPE, run_id, weights) if run_id else None
+    manifest = known or registry.add(
         model_type=MODEL_TYPE,
-        weights=dump_weights(model.state_dict()),
+        weights=weights,
         created_at_s=time.time(),
         config=model.config.to_json(),
         dataset=dataset.to_json(),
@@ -106,9 +110,13 @@ class Offer:
 def offer(engine: Engine, manifest: Manifest, uri: str, settings: PromotionSettings) -> Offer:
     """Hand a version to the detectors: as champion when there is none, else on trial beside it.
 
+    One that was offered already is not offered again; what became of it is returned.
+
     Raises:
         StaleRevisionError: others kept promoting; the version is registered, not live.
     """
+    if (before := _offered(engine, manifest)) is not None:
+        return before
     reason = f"trained by run {manifest.run_id or '(none)'} on {manifest.dataset['name']}"
     refusal = refuse_figures(manifest.metrics, settings)
     if refusal is not None:
@@ -126,6 +134,15 @@ def offer(engine: Engine, manifest: Manifest, uri: str, settings: PromotionSetti
         model_decisions.labels(TrialState.PROMOTED.value).inc()
         return Offer(TrialState.PROMOTED, reason, live.revision)
     raise StaleRevisionError(CHAMPION, 0)
+
+
+def _offered(engine: Engine, manifest: Manifest) -> Offer | None:
+    with read_transaction(engine) as connection:
+        live = read_live_model(connection, CHAMPION)
+        trials = list_trials(connection, 1, manifest.version)
+    if live is not None and live.version == manifest.version:
+        return Offer(TrialState.PROMOTED, "it is live already", live.revision)
+    return Offer(trials[0].state, trials[0].reason) if trials else None
 
 
 def announce(broadcaster: Broadcaster, manifest: Manifest, sample: Sample, offered: Offer) -> None:

@@ -127,13 +127,25 @@ def _train(queue: RunQueueClient, run: Run, display: Display) -> Run:
         promotes=True,
     )
     with Watching(queue, run.id, display):
-        outcome = trainer.train(task, ray.cluster_resources())  # type: ignore[no-untyped-call]
+        outcome = trainer.train(
+            task,
+            ray.cluster_resources(),  # type: ignore[no-untyped-call]
+            told_end=lambda: _told_end(queue, run.id),
+        )
     state = RunState(outcome["state"])
     ended = _patiently(lambda: queue.finish(run.id, state, outcome["reason"], outcome["result"]))
     if ended.state is RunState.SUCCEEDED:
         metrics.ml_model_trained.labels(order.model_type).inc()
         metrics.ml_training_duration.labels(order.model_type).observe(time.monotonic() - began_s)
     return ended
+
+
+def _told_end(queue: RunQueueClient, run_id: str) -> dict[str, Any] | None:
+    """Return the run's end as its row has it, in the shape of rank 0's answer; None while it goes on."""
+    run = _patiently(lambda: queue.get(run_id))
+    if not run.state.is_terminal:
+        return None
+    return {"state": run.state, "reason": run.reason, "result": run.result}
 
 
 def _hand_over(queue: RunQueueClient, run: Run, display: Display, submit: Submit) -> Run:

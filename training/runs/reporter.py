@@ -73,13 +73,25 @@ class LiveReporter:
         task_name: str,
         queue: RunQueueClient,
         broadcaster: Broadcaster | None = None,
+        *,
+        percent: float = 0.0,
     ) -> None:
+        """Begin to report.
+
+        Args:
+            run_id: of the run.
+            user_id: who hears of it besides those who watch the run; the empty string: nobody.
+            task_name: names the bar.
+            queue: keeps the run's row.
+            broadcaster: None: this process's own.
+            percent: where the bar was left by workers that were lost; it does not go back behind it.
+        """
         self._run_id = run_id
         self._user_id = user_id or None
         self._task_name = task_name
         self._queue = queue
         self._broadcaster = broadcaster or get_broadcaster()
-        self._percent = 0.0
+        self._percent = percent
         self._next_at_s = 0.0
         self._newest: tuple[float, str] | None = None
         self._has_news = threading.Event()

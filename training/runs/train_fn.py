@@ -43,10 +43,13 @@ from training.runs.checkpoint import TrainState, load_checkpoint, save_checkpoin
 from training.runs.loop import Progress, fit
 from training.runs.recipe import Setup, copy_weights, last_forecast, set_up
 from training.runs.reporter import LiveReporter, Reporter, SilentReporter
+from training.runs.retention import RUNS
 from training.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
 
+CHECKPOINT = "checkpoint_"
+"""What the names of Ray Train's folders of checkpoints begin with; the time follows."""
 NICE = 10
 """Added to the niceness of a CPU worker: alerts go first."""
 FLUSH_S = 3.0
@@ -119,7 +122,7 @@ def _run(task: TrainTask, rank: int, world_size: int, device: torch.device, repo
     dataset = load_version(task.dataset_id, storage, task.dataset_name)
     reporter.progress(bar.SOLVING, "solving the autoregression", is_milestone=True)
     setup = set_up(dataset, task.settings, device, rank, world_size)
-    _restore(setup.state, task.run_id)
+    _restore(setup.state, task.run_id, storage)
     reporter.progress(bar.FITTING, f"training {setup.epochs} epochs", is_milestone=True)
     _fit(task, setup, rank, world_size, device, reporter)
     if setup.state.progress.epoch < setup.epochs and not is_enough(setup.state, task.settings.patience):
@@ -131,14 +134,14 @@ def _run(task: TrainTask, rank: int, world_size: int, device: torch.device, repo
     return _complete(task, setup, dataset, reporter, storage)
 
 
-def _restore(state: TrainState, run_id: str) -> None:
+def _restore(state: TrainState, run_id: str, storage: Storage) -> None:
     """Go on from the newest checkpoint that is whole; every rank reads the same files and so takes the same one.
 
     Raises:
         CheckpointError: the newest whole one is of another training.
     """
     newest = train.get_checkpoint()
-    for checkpoint in _with_older(newest) if newest is not None else ():
+    for checkpoint in _with_older(newest) if newest is not None else _unlisted(run_id, storage):
         try:
             with checkpoint.as_directory() as folder:
                 load_checkpoint(state, Path(folder))
@@ -147,6 +150,16 @@ def _restore(state: TrainState, run_id: str) -> None:
         else:
             logger.info("run %s goes on in epoch %d after step %d", run_id, state.progress.epoch, state.progress.step)
             return
+
+
+def _unlisted(run_id: str, storage: Storage) -> Iterator[train.Checkpoint]:
+    """Yield what lies in the run's folder, newest first: a controller that was killed may have lost the list of it."""
+    if not run_id:
+        return
+    folder = f"{RUNS}/{run_id}"
+    for name in reversed(storage.folders(folder)):
+        if name.startswith(CHECKPOINT):
+            yield train.Checkpoint(storage.uri(f"{folder}/{name}"))
 
 
 def _with_older(newest: train.Checkpoint) -> Iterator[train.Checkpoint]:
@@ -161,7 +174,7 @@ def _with_older(newest: train.Checkpoint) -> Iterator[train.Checkpoint]:
         logger.warning("%s cannot be listed: %s", parent, error)
         return
     for older in sorted((one.base_name for one in found), reverse=True):
-        if older.startswith("checkpoint_") and older < name and "snapshot" not in older:
+        if older.startswith(CHECKPOINT) and older < name and "snapshot" not in older:
             yield train.Checkpoint(f"{parent}/{older}", newest.filesystem)
 
 
@@ -274,7 +287,12 @@ def _outlets(task: TrainTask, is_first: bool) -> tuple[RunQueueClient | None, Re
         return None, SilentReporter()
     configure_process("training")
     queue = RunQueueClient.connect()
-    return queue, LiveReporter(task.run_id, task.user_id, task.task_name, queue)
+    try:
+        percent = queue.get(task.run_id).progress
+    except ClusterError as error:
+        logger.warning("run %s: how far it was is not known: %s", task.run_id, error)
+        percent = 0.0
+    return queue, LiveReporter(task.run_id, task.user_id, task.task_name, queue, percent=percent)
 
 
 def _behave(device: torch.device) -> None:

@@ -5,13 +5,14 @@ Invariants: a worker group carries the lane's token (1/N per worker) while the d
 carries nothing; a group that cannot start makes ``fit`` raise instead of trying for ever.
 """
 
+import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import ray
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RayActorError
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
@@ -23,10 +24,14 @@ from cluster.lanes import get_route
 from cluster.run_queue import RunQueueSettings
 from cluster.settings import load_section
 from training.errors import HyperparameterError, TrainingError, WorkersDidNotStartError, WorkersFailedError
+from training.registry.storage import Storage
+from training.runs.controller_loss import drop_torn_list, free_groups
 from training.runs.lone_worker import LoneWorkerConfig
 from training.runs.retention import RUNS
 from training.runs.train_fn import TrainTask, train_anomaly_detector
 from training.settings import TrainSettings
+
+logger = logging.getLogger(__name__)
 
 TASK = "train_model"
 ENVIRONMENT = {
@@ -45,7 +50,7 @@ class LaneTrainer(TorchTrainer):
 
     def _create_default_callbacks(self) -> list[Any]:
         # Ray starts a detached actor that frees the workers' placement group should the controller
-        # die alone. Ours dies with the driver, and Ray frees a dead driver's groups itself; the
+        # die alone. Here ``train`` does so, and Ray itself frees a dead driver's groups; the
         # actor only costs a process, two seconds before the first step and up to twelve at the end.
         return [
             callback
@@ -58,31 +63,67 @@ class LaneTrainer(TorchTrainer):
         del controller
 
 
-def train(task: TrainTask, cluster_resources: Mapping[str, float]) -> dict[str, Any]:
+def nothing() -> None:
+    """The end of a run whose end nobody tells."""
+    return
+
+
+def train(
+    task: TrainTask,
+    cluster_resources: Mapping[str, float],
+    *,
+    told_end: Callable[[], dict[str, Any] | None] = nothing,
+) -> dict[str, Any]:
     """Train on a worker group of its own and return what rank 0 returned.
+
+    A controller that died is replaced as lost workers are: the new one goes on from the newest
+    whole checkpoint, and each loss leaves one fewer to ``max_failures``.
+
+    Args:
+        task: what the workers are told.
+        cluster_resources: what the whole cluster has, as ``ray.cluster_resources()``.
+        told_end: what rank 0 has said itself about the run's end, None before; asked when its answer was lost.
 
     Raises:
         WorkersDidNotStartError: the worker group could not be started in time.
         WorkersFailedError: the workers or Ray's controller failed for good.
         HyperparameterError: GPUs were asked for that the cluster does not have.
     """
-    try:
-        result: Any = build_trainer(task, cluster_resources).fit()
-    except TrainingFailedError as error:
-        raise explain(error) from error
-    except ActorDiedError as error:
-        # Another one would wait in vain: the lane's token stays with the dead one's workers while the driver lives.
-        raise WorkersFailedError("Ray Train's controller died; train again, the last checkpoint stays") from error
-    outcome: dict[str, Any] = result.return_value
-    return outcome
+    lost = 0
+    while True:
+        try:
+            result: Any = build_trainer(task, cluster_resources, task.settings.max_failures - lost).fit()
+        except (TrainingFailedError, ActorDiedError) as error:
+            # First of all: a lost controller's workers hold the lane's token, and may still work.
+            free_groups()
+            if is_loss(error) and (ended := told_end()) is not None:
+                return ended
+            if not is_loss(error) or lost >= task.settings.max_failures:
+                raise explain(error) from error
+            lost += 1
+            logger.warning("run %s goes on with a new controller: %s", task.run_id, explain(error))
+            drop_torn_list(Storage(task.storage_url), run_name(task))
+        else:
+            outcome: dict[str, Any] = result.return_value
+            return outcome
 
 
-def build_trainer(task: TrainTask, cluster_resources: Mapping[str, float]) -> TorchTrainer:
-    """Return the trainer of one run.
+def is_loss(error: TrainingFailedError | ActorDiedError) -> bool:
+    """Tell whether a process was lost that Ray Train does not replace: its controller, or a worker while it starts."""
+    if isinstance(error, ActorDiedError):
+        return not error.actor_init_failed
+    return isinstance(error, ControllerError) and isinstance(
+        error.controller_failure, WorkerGroupStartupFailedError | RayActorError
+    )
+
+
+def build_trainer(task: TrainTask, cluster_resources: Mapping[str, float], max_failures: int) -> TorchTrainer:
+    """Return a trainer of one run; where there are checkpoints of it, Ray Train begins with the newest.
 
     Args:
         task: what the workers are told.
         cluster_resources: what the whole cluster has, as ``ray.cluster_resources()``.
+        max_failures: times that lost workers are replaced.
 
     Raises:
         HyperparameterError: GPUs were asked for that the cluster does not have.
@@ -100,13 +141,18 @@ def build_trainer(task: TrainTask, cluster_resources: Mapping[str, float]) -> To
         torch_config=cast(TorchConfig, LoneWorkerConfig()) if settings.num_workers == 1 else None,
         scaling_config=scaling(settings, cluster_resources),
         run_config=RunConfig(
-            name=task.run_id or "local",
+            name=run_name(task),
             storage_path=f"{task.storage_url.rstrip('/')}/{RUNS}",
             # A controller that cannot get its workers would otherwise ask again without end.
-            failure_config=FailureConfig(max_failures=settings.max_failures, controller_failure_limit=0),
+            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=0),
             checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
         ),
     )
+
+
+def run_name(task: TrainTask) -> str:
+    """Return the name of the run's folder below ``RUNS``."""
+    return task.run_id or "local"
 
 
 def scaling(settings: TrainSettings, cluster_resources: Mapping[str, float]) -> ScalingConfig:
@@ -131,11 +177,13 @@ def scaling(settings: TrainSettings, cluster_resources: Mapping[str, float]) -> 
     )
 
 
-def explain(error: TrainingFailedError) -> TrainingError:
+def explain(error: TrainingFailedError | ActorDiedError) -> TrainingError:
     """Return why ``fit`` failed, in the words of whoever knows."""
+    if isinstance(error, ActorDiedError):
+        return WorkersFailedError(f"Ray Train's controller died: {_first_line(error)}")
     if isinstance(error, ControllerError):
         failure = error.controller_failure
-        if isinstance(failure, WorkerGroupStartupTimeoutError | WorkerGroupStartupFailedError):
+        if isinstance(failure, WorkerGroupStartupTimeoutError):
             return WorkersDidNotStartError(start_timeout_s(), missing_resources())
         return WorkersFailedError(_first_line(failure))
     if isinstance(error, WorkerGroupError):

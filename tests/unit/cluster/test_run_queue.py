@@ -433,6 +433,43 @@ class TestAwayAndBack:
         # It had no job yet, so it lost nothing, and the lane is free for it.
         assert q.state(waiting) is RunState.STARTING
 
+    def test_limits_count_from_the_first_lease_whatever_restarts(self, q: Queue) -> None:
+        """A driver that asks again, of another process, is told the same two moments."""
+        run = q.submit()
+        q.queue.step()
+        first = q.queue.lease(run.id)
+        q.clock.advance(3600)
+        q.restart()
+        again = q.queue.lease(run.id)
+        q.queue.start(run.id)
+        q.clock.advance(3600)
+        q.restart()
+
+        deadlines = (first.soft_deadline, first.hard_deadline)
+        assert (again.soft_deadline, again.hard_deadline) == deadlines
+        assert (q.queue.lease(run.id).soft_deadline, q.queue.lease(run.id).hard_deadline) == deadlines
+
+    def test_the_hard_limit_holds_over_restarts_of_the_queue(self, q: Queue) -> None:
+        """Also where the queue is away when the limit is passed, and when it dies between asking and being obeyed."""
+        run = q.running()
+        limit_s = LANES["ml_training"].hard_limit_s
+        q.clock.advance(limit_s / 2)
+        q.restart()
+        q.queue.step()
+        assert q.jobs.stopped == []
+
+        q.clock.advance(limit_s / 2)
+        q.restart()
+        q.queue.step()
+        q.restart()
+        q.queue.step()
+        assert q.jobs.stopped == [run.id, run.id]
+        assert not q.queue.lease(run.id).granted
+
+        q.jobs.set(run.id, JobState.STOPPED)
+        q.queue.step()
+        assert (q.state(run), q.queue.get(run.id).reason) == (RunState.TIMED_OUT, "passed its hard limit of 14400 s")
+
     def test_a_restarted_queue_goes_on_watching(self, q: Queue) -> None:
         """The table holds all there is to know, the wish to stop included."""
         run = q.running()

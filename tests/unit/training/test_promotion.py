@@ -99,6 +99,22 @@ def test_of_runs_that_end_together_one_is_live_and_the_newest_other_is_tried(eng
     assert {trial.version for trial in trials} | {first.version} == {"v0", "v1", "v2"}
 
 
+def test_a_version_is_offered_once_however_often_its_worker_begins_again(engine: Engine) -> None:
+    """Live, on trial or refused: it is told what it is, and nothing moves."""
+    worse = replace(manifest("v3"), metrics={"skill_vs_ar": -0.3, "accuracy": 0.1})
+    offers = [(one, f"file:///{one.version}") for one in (manifest("v1"), manifest("v2"), worse)]
+    first = [offer(engine, *each, PromotionSettings()) for each in offers]
+    moved = journal(engine)
+    again = [offer(engine, *each, PromotionSettings()) for each in offers]
+
+    states = [TrialState.PROMOTED, TrialState.RUNNING, TrialState.REFUSED]
+    assert [one.state for one in first] == [one.state for one in again] == states
+    assert [one.revision for one in again] == [1, 0, 0]
+    assert journal(engine) == moved
+    with read_transaction(engine) as connection:
+        assert [trial.version for trial in list_trials(connection, 10)] == ["v3", "v2"]
+
+
 def test_a_version_with_bad_figures_is_not_even_tried(engine: Engine) -> None:
     worse = replace(manifest("v1"), metrics={"skill_vs_ar": -0.3, "accuracy": 0.1})
 

@@ -76,6 +76,17 @@ def test_versions_sort_by_the_time_they_were_made(registry: ModelRegistry, model
     assert registry.versions(MODEL_TYPE) == [older.version, newer.version]
 
 
+def test_a_runs_version_is_found_by_its_weights(registry: ModelRegistry, model: ResidualForecaster) -> None:
+    """A run whose worker was lost after it had registered finds what it has, and not another run's equal one."""
+    mine, others = add(registry, model), add(registry, model, CREATED_S + 1, run_id="02RUN")
+    weights = dump_weights(model.state_dict())
+
+    assert registry.of_run(MODEL_TYPE, "01RUN", weights) == mine
+    assert registry.of_run(MODEL_TYPE, "02RUN", weights) == others
+    assert registry.of_run(MODEL_TYPE, "03RUN", weights) is None
+    assert registry.of_run(MODEL_TYPE, "01RUN", weights + b" ") is None
+
+
 def test_a_version_is_never_written_twice(
     registry: ModelRegistry, model: ResidualForecaster, manifest: Manifest, folder: Path
 ) -> None:

@@ -45,10 +45,15 @@ class SlowQueue:
             raise ServiceUnavailableError("run-queue", "its actor", "restarting")
 
 
-def _reporter(queue: SlowQueue) -> tuple[LiveReporter, RecordingBroadcaster]:
+def _reporter(queue: SlowQueue, percent: float = 0.0) -> tuple[LiveReporter, RecordingBroadcaster]:
     broadcaster = RecordingBroadcaster()
     reporter = LiveReporter(
-        "01RUN", "ada", "train anomaly_detector", cast(RunQueueClient, queue), cast(Broadcaster, broadcaster)
+        "01RUN",
+        "ada",
+        "train anomaly_detector",
+        cast(RunQueueClient, queue),
+        cast(Broadcaster, broadcaster),
+        percent=percent,
     )
     return reporter, broadcaster
 
@@ -81,6 +86,18 @@ def test_the_bar_goes_to_the_user_and_the_run_and_never_down() -> None:
 
     assert broadcaster.sent[0] == ("ada", "train anomaly_detector", 50.0, "far", "01RUN", {"epoch": 3})
     assert [sent[2] for sent in broadcaster.sent] == [50.0, 50.0]
+
+
+def test_new_workers_go_on_where_the_lost_ones_left_the_bar() -> None:
+    """They load the data again, and nobody sees the bar fall for that."""
+    queue = SlowQueue()
+    queue.may_answer.set()
+    reporter, broadcaster = _reporter(queue, percent=60.0)
+    reporter.progress(2.0, "loading the data", is_milestone=True)
+    reporter.progress(61.5, "epoch 6/10", is_milestone=True)
+    reporter.close(5.0)
+
+    assert [(sent[2], sent[3]) for sent in broadcaster.sent] == [(60.0, "loading the data"), (61.5, "epoch 6/10")]
 
 
 def test_values_in_quick_succession_are_thinned() -> None:
