@@ -22,8 +22,8 @@ MOST_KEPT = 1000
 PATIENCE_S = 20.0
 """How long a call is repeated while the actor restarts: some seconds, and more on a busy machine."""
 REST_S = 0.005
-"""Between the begins of two trips: at a thousand calls a second the actor works little more than half as much as without, for two
-milliseconds more at p50, and has its core when other work wants it too."""
+"""Between the begins of two trips: at a thousand calls a second the actor works little more than half as much as
+without, for two milliseconds more at p50, and has its core when other work wants it too."""
 
 Call = tuple[str, tuple[Any, ...]]
 """A method of ``LabelQueue`` that gives a step, by name, and its arguments."""
