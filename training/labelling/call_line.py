@@ -22,13 +22,16 @@ T = TypeVar("T")
 class CallLine(Generic[T]):
     """Hands calls to ``travel``, several at a time."""
 
-    def __init__(self, travel: Callable[[Sequence[T]], Awaitable[Sequence[Any]]]) -> None:
+    def __init__(self, travel: Callable[[Sequence[T]], Awaitable[Sequence[Any]]], rest_s: float = 0.0) -> None:
         """Begin empty.
 
         Args:
             travel: carries calls out and returns a result for each; what it raises, it raises to all of them.
+            rest_s: least time from one trip's begin to the next one's; more calls share a trip, and a lone call
+                leaves at once.
         """
         self._travel = travel
+        self._rest_s = rest_s
         self._line: deque[tuple[Sequence[T], asyncio.Future[Sequence[Any]]]] = deque()
         self._num_waiting = 0
         self._trip: asyncio.Task[None] | None = None
@@ -53,7 +56,9 @@ class CallLine(Generic[T]):
             raise ServiceUnavailableError("label queue", "its line", f"no answer within {timeout_s:g} s") from None
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while together := self._next():
+            may_leave_s = loop.time() + self._rest_s
             calls = [call for group, _ in together for call in group]
             try:
                 outcome: Sequence[Any] | Exception = await self._travel(calls)
@@ -68,6 +73,8 @@ class CallLine(Generic[T]):
                 else:
                     results.set_result(outcome[at : at + len(group)])
                 at += len(group)
+            if (rest_s := may_leave_s - loop.time()) > 0:
+                await asyncio.sleep(rest_s)
 
     def _next(self) -> list[tuple[Sequence[T], "asyncio.Future[Sequence[Any]]"]]:
         together = []

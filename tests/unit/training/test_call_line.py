@@ -51,6 +51,18 @@ async def test_whoever_comes_while_a_trip_is_under_way_shares_the_next() -> None
     assert trips.gone == [[1], [2, 3, 4, 5]]
 
 
+async def test_a_rest_between_trips_lets_more_calls_share_one() -> None:
+    """A lone call does not wait for company; whoever comes soon after a trip began does."""
+    trips = Trips()
+    trips.gate.set()
+    line = CallLine(trips.travel, rest_s=1.0)
+
+    assert await line.carry([1], SOON_S) == [2]
+    tasks = await begun(line, [2], [3])
+    assert [await task for task in tasks] == [[4], [6]]
+    assert trips.gone == [[1], [2, 3]]
+
+
 async def test_a_trip_has_a_limit_and_a_group_stays_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call_line, "MOST_TOGETHER", 2)
     trips = Trips()
