@@ -34,8 +34,8 @@ HIGH_RARITY = 10.0
 """A score this many times rarer than the threshold's makes the alert high instead of warning."""
 
 REFRESH_WINDOWS = 4096
-"""Most readings of the past that one call scores anew after a swap, about a tenth of a second of one core; a series
-goes on with the version it has until its turn comes."""
+"""Most readings of the past that one call scores anew after a swap, about 15 ms of one core; a series goes on with the
+version it has until its turn comes."""
 
 Item = tuple[Point, Reading]
 
@@ -91,6 +91,8 @@ class Detector:
         """Values that were already there or older than a full window."""
         self.failure: str | None = None
         """Why the last model was put back; None while the one in use is fine."""
+        self.is_behind = False
+        """Whether some series may still be scored by another version than the one in use."""
 
     @property
     def model(self) -> str:
@@ -111,7 +113,31 @@ class Detector:
         ranks compare scores of one version only; with many series it takes some calls until all have.
         """
         self._previous, self._scorer, self._failed = self._scorer, scorer, None
-        self.failure = None
+        self.failure, self.is_behind = None, True
+
+    @property
+    def num_behind(self) -> int:
+        """Series that are still scored by another version than the one in use."""
+        return sum(state.series.scored_by is not self._scorer for state in self._series)
+
+    def catch_up(self) -> None:
+        """Bring series to the version in use that nobody reports for at the moment, as many as one call may."""
+        self._refreshable = REFRESH_WINDOWS
+        for state in self._series if self.is_behind else ():
+            if state.series.scored_by is not self._scorer and not self._refresh(state.series):
+                return
+        self.is_behind = False
+
+    def take_over(self, twin: "Detector") -> None:
+        """Use a twin's model from now on, with all it has made of the past; the twin must not be used any more.
+
+        Both have judged the same readings. Which alerts are firing stays as it is here.
+        """
+        self.swap(twin._scorer)
+        for state in self._series:
+            theirs = twin._series.get(state.series.key)
+            if theirs is not None and theirs.series.scored_by is self._scorer:
+                state.series = theirs.series
 
     def twin(self, scorer: Scorer) -> "Detector":
         """Return a detector with this one's past and another model; the two share nothing that changes."""
@@ -226,7 +252,7 @@ class Detector:
         if failed is self._scorer:
             self._scorer, self._previous = self._previous, None
         # Else it is the one before, which some series still had: they go over to the new one at once.
-        self._failed = failed
+        self._failed, self.is_behind = failed, True
         self.failure = str(error)
         logger.error("%s; going on with %s@%s", error, self.model, self.model_version)
 

@@ -139,9 +139,12 @@ class DetectorService:
         """
         self._finish()
         self._poll()
-        batch = self._stream.read_group(names.DETECTOR_GROUP, CONSUMER, self._settings.batch_readings, BLOCK_MS)
+        block_ms = 1 if self._detector.is_behind else BLOCK_MS  # there is something to do meanwhile
+        batch = self._stream.read_group(names.DETECTOR_GROUP, CONSUMER, self._settings.batch_readings, block_ms)
         # A batch that is not full was all there is: what has not arrived by now is absent.
         self._is_caught_up = len(batch) < self._settings.batch_readings
+        if self._is_caught_up:
+            self._detector.catch_up()
         if not batch:
             if not self._rules.is_rebuilt:
                 # Nothing waits, so all of the stream is the past: absence is watched before anybody reports.
@@ -179,6 +182,11 @@ class DetectorService:
             rules=self._rules.status(),
             challenger=shadow.trial.version if shadow is not None else None,
         )
+
+    @property
+    def series_behind(self) -> int:
+        """Series that a version before the one in use still scores; for the thread that steps."""
+        return self._detector.num_behind
 
     def close(self) -> None:
         """Let go of the model loader; what is not acknowledged comes again to the next detector."""
@@ -251,7 +259,11 @@ class DetectorService:
     def _swap(self) -> None:
         scorer = self._models.take_champion()
         if scorer is not None:
-            self._detector.swap(scorer)
+            if self._shadow is not None and self._shadow.scorer is scorer:
+                self._shadow.hand_over(self._detector)
+                self._shadow = None
+            else:
+                self._detector.swap(scorer)
             logger.info("judging by %s@%s", scorer.name, scorer.version)
 
     def _try_challenger(self) -> None:

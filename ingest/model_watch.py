@@ -22,8 +22,10 @@ from ingest.scorer import Scorer
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 0.25
+POLL_S = 0.1
 """How often the tables are looked at: a promotion is everywhere within a second, loading included."""
+KEPT = 3
+"""Champions that stay in memory after they were replaced: going back to one needs no loading."""
 
 models_refused = Counter("watchfloor_detector_models_refused", "Model versions that failed.", registry=REGISTRY)
 
@@ -43,6 +45,7 @@ class ModelWatch:
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-loader")
         self._champion_load: tuple[LiveModel, Future[Scorer]] | None = None
         self._challenger_load: tuple[Trial, Future[Scorer]] | None = None
+        self._kept: dict[tuple[str, str], Scorer] = {}
         self._handed_out: str | None = None
         self._next_poll_s = 0.0
         self.champion: LiveModel | None = None
@@ -89,6 +92,11 @@ class ModelWatch:
             logger.error("%s; the version in use goes on", error)  # noqa: TRY400
             return None
         self.refusal = None
+        name = (promoted.scorer, promoted.version)
+        self._kept.pop(name, None)
+        self._kept[name] = scorer
+        for oldest in list(self._kept)[: -KEPT - 1]:
+            del self._kept[oldest]
         return scorer
 
     def take_challenger(self) -> tuple[Trial, Scorer] | None:
@@ -129,9 +137,13 @@ class ModelWatch:
             return
         if self._champion_load is not None:
             return  # one at a time; the next look sees the newest
-        if ready is not None and (ready[0].scorer, ready[0].version) == (promoted.scorer, promoted.version):
+        name = (promoted.scorer, promoted.version)
+        known_scorer = self._kept.get(name)
+        if ready is not None and (ready[0].scorer, ready[0].version) == name:
+            known_scorer = ready[1]
+        if known_scorer is not None:
             loaded: Future[Scorer] = Future()
-            loaded.set_result(ready[1])
+            loaded.set_result(known_scorer)
             self._champion_load = (promoted, loaded)
         else:
             self._champion_load = (promoted, self._loader.submit(self._load, promoted))

@@ -20,7 +20,7 @@ from ingest.conformal import HIGH, LOW, Features, RankHistory, Ranks, Tail
 from ingest.detection_settings import BLOCK, TAIL_SHARE, DetectorSettings
 from ingest.prototypes import WIDTH, Prototypes
 from ingest.scorer import Residuals, Scorer, Windows
-from ingest.windows import Normaliser, Point, SeriesKey, SeriesWindow
+from ingest.windows import Floats, Normaliser, Point, SeriesKey, SeriesWindow
 
 RESIDUAL, VALUE, MEAN, DEVIATION, DISTANCE = range(5)
 NUM_FEATURES = 5
@@ -174,9 +174,8 @@ class Series:
         judged = self._judged(waiting_M)
         if len(judged) == 0:
             return
-        features = self._features(judged, residuals)
-        # As they were when the readings came: the prototypes of now have seen them.
-        features[DISTANCE] = self.window.distance[judged]
+        # Distances as they were when the readings came: the prototypes of now have seen them.
+        features = self._features(judged, residuals, self.window.distance[judged])
         ranks = self._ranks.refill(features, unsorted=BLOCK - self._ranks.room)
         self.window.score[judged] = _summed(ranks)
         self._fit_tail()
@@ -190,7 +189,8 @@ class Series:
             return np.empty((0, context + 1), dtype=np.float32)
         return self._normaliser.apply(self.window.windows(judgeable, context + 1))
 
-    def _features(self, indices_M: Indices, residuals: Residuals | None) -> Features:
+    def _features(self, indices_M: Indices, residuals: Residuals | None, distances_M: Floats | None = None) -> Features:
+        """Return what is ranked of each reading; None for the distances: they are measured now."""
         features = np.full((NUM_FEATURES, len(indices_M)), np.nan, dtype=np.float32)
         if residuals is not None and len(residuals):
             features[RESIDUAL, -len(residuals) :] = residuals
@@ -202,7 +202,7 @@ class Series:
         smooth_M = indices_M[indices_M >= SMOOTHING - 1]
         if len(smooth_M):
             recent = self.window.windows(smooth_M, SMOOTHING) - centre
-            if self._prototypes is not None:
+            if distances_M is None and self._prototypes is not None:
                 features[DISTANCE, -len(smooth_M) :] = self._prototypes.distances(recent)
             # reduce and not mean/std: with one reading a call, numpy's Python layer was half of the cost.
             mean_M = np.add.reduce(recent, axis=1) / SMOOTHING
@@ -212,6 +212,8 @@ class Series:
             deviation_M[deviation_M < 1e-9 * (1.0 + abs(centre))] = 0.0
             features[MEAN, -len(smooth_M) :] = mean_M
             features[DEVIATION, -len(smooth_M) :] = deviation_M
+        if distances_M is not None:
+            features[DISTANCE] = distances_M
         return features
 
     def _end_block(self) -> None:

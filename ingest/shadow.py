@@ -32,6 +32,10 @@ class Shadow:
         """Why the challenger cannot go on; None while it can."""
         return self._detector.failure
 
+    def hand_over(self, champion: Detector) -> None:
+        """Make the challenger the champion's model, with every series' past as it is here; the trial is over."""
+        champion.take_over(self._detector)
+
     def set_levels(self, levels: Mapping[SeriesKey, float]) -> None:
         """See ``Detector.set_levels``."""
         self._detector.set_levels(levels)

@@ -304,6 +304,30 @@ def test_a_challenger_is_tried_silently_and_needs_no_loading_when_it_wins(
     promote(sql, "v2", 1)
     advance_until(service, clock, lambda: service.status().version == "v2")
     assert loaded == ["champion v1", "challenger v2"]
+    assert service.series_behind == 0, "it had scored the past of all of them"
+    assert service.status().challenger is None
+
+
+def test_the_way_back_needs_no_loading(
+    stream: TelemetryStream, make_service: MakeService, telemetry: list[Reading], sql: Engine
+) -> None:
+    """Versions that were champion stay in memory for a while, the newest of them."""
+    loaded: list[str] = []
+
+    def load(model: LiveModel) -> Scorer:
+        loaded.append(model.version)
+        return LastDifference(model.version)
+
+    clock = FakeClock()
+    service = make_service(clock, load)
+    stream.append(telemetry[:SHIFT])
+    versions = ["v1", "v2", "v1", "v2", "v3", "v4", "v5", "v2", "v1"]
+    for revision, version in enumerate(versions):
+        promote(sql, version, revision)
+        advance_until(service, clock, lambda version=version: service.status().version == version)  # type: ignore[misc]
+        judge_all(service)
+
+    assert loaded == ["v1", "v2", "v3", "v4", "v5", "v1"]
 
 
 def test_a_challenger_that_cannot_be_loaded_ends_its_trial(

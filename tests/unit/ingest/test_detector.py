@@ -129,6 +129,40 @@ def test_a_swapped_model_scores_the_past_anew() -> None:
     assert decision.score == pytest.approx(expected.score, abs=1.0)
 
 
+def test_series_that_nobody_reports_for_go_over_to_the_new_model_between_readings() -> None:
+    """A few a call; when all have, there is nothing left to do."""
+    detector, stream = Detector(SETTINGS), a_day_with_faults()
+    for number in range(6):
+        observe(detector, readings(stream[:SHIFT], device=f"pump-{number}"))
+    assert not detector.is_behind
+
+    detector.swap(LastDifference("v2"))
+    left = []
+    while detector.is_behind:
+        left.append(detector.num_behind)
+        detector.catch_up()
+
+    assert left[0] == 6
+    assert len(left) > 1
+    assert left == sorted(set(left), reverse=True)
+    assert detector.num_behind == 0
+
+
+def test_a_model_that_fails_while_quiet_series_go_over_to_it_is_put_back() -> None:
+    """All of them score by the one before again, and none waits for ever."""
+    detector, bad = Detector(SETTINGS), LastDifference("bad")
+    for number in range(6):
+        observe(detector, readings(a_day_with_faults()[:SHIFT], device=f"pump-{number}"))
+    detector.swap(bad)
+    detector.catch_up()
+    bad.fails = True
+    for _ in range(10):
+        detector.catch_up()
+
+    assert (detector.model, detector.is_behind, detector.num_behind) == (NAME, False, 0)
+    assert detector.failure == "model last_difference@bad cannot be used: RuntimeError: weights are gone"
+
+
 @pytest.mark.parametrize("when", ["at once", "later"])
 def test_a_failing_model_is_put_back(when: str, caplog: pytest.LogCaptureFixture) -> None:
     """Detection goes on as if it had never been promoted, says why, and logs it once."""

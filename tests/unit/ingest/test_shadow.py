@@ -2,6 +2,7 @@
 
 from ingest.detection_settings import DetectorSettings
 from ingest.detector import Detector
+from ingest.episode import Change
 from ingest.model_trial import Trial, TrialState
 from ingest.shadow import Shadow
 from tests.fakes_alerts import START_S, LastDifference, readings
@@ -47,3 +48,30 @@ def test_a_challenger_that_fails_says_so_and_nothing_else_happens() -> None:
     assert "weights are gone" in shadow.failure
     assert champion.failure is None
     assert champion.model_version == "1"
+
+
+def test_a_challenger_that_wins_scores_every_series_at_once() -> None:
+    """What it made of the past goes with it: from the next reading on it decides as it would have all the time."""
+    champion, always = Detector(SETTINGS, LastDifference("v1")), Detector(SETTINGS, LastDifference("v2"))
+    for detector in (champion, always):
+        detector.observe(TELEMETRY[:SHIFT])
+    winner = LastDifference("v2")
+    shadow = Shadow(TRIAL, winner, champion)
+    batch = TELEMETRY[SHIFT : SHIFT + 5]
+    shadow.observe(batch, champion.observe(batch))
+    always.observe(batch)
+    seen = winner.windows_seen
+
+    shadow.hand_over(champion)
+    assert champion.num_behind == 0
+    champion.catch_up()
+    assert not champion.is_behind
+    assert winner.windows_seen == seen, "nothing was scored a second time"
+    decided = champion.observe(TELEMETRY[SHIFT + 5 :])
+
+    assert champion.model_version == "v2"
+    assert {decision.model_version for decision in decided} == {"v2"}
+    expected = always.observe(TELEMETRY[SHIFT + 5 :])
+    # The past was ranked in hindsight when the trial began, so an alert may clear a little sooner or later.
+    assert [d.change for d in decided] == [d.change for d in expected]
+    assert [d.ts for d in decided if d.change is Change.RAISE] == [d.ts for d in expected if d.change is Change.RAISE]
