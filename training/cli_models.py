@@ -5,7 +5,6 @@ Reads and moves the aliases in the SQL store and the registry on the storage, wh
 """
 
 import dataclasses
-import getpass
 import json
 import time
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from training.registry.promotion import promote as move
 from training.registry.storage import Storage
 from training.registry.versions import ModelRegistry, read_manifest
 from training.runs.order import MODEL_TYPES
+from training.runs.terminal import shell_user
 
 app = typer.Typer(no_args_is_help=True, help="Versions of models: which is live, which were tried, and the way back.")
 
@@ -109,7 +109,7 @@ def _move(settings: Settings, manifest: Manifest, uri: str, reason: str, as_json
     with _engine(settings) as engine:
         before = _alias(engine, CHAMPION)
         revision = before.revision if before is not None else 0
-        who = getpass.getuser()
+        who = shell_user()
         live = move(engine, manifest, uri, reason=reason, at=time.time(), expected_revision=revision, user_id=who)
     document: dict[str, Any] = dataclasses.asdict(live) | {"replaced": before.version if before else None}
     print(json.dumps(document) if as_json else f"{live.scorer}@{live.version} is champion, revision {live.revision}")
