@@ -19,6 +19,7 @@ from typing import Any
 import ray
 
 from bench.hub_floor import running_hub
+from cluster.actors import prepare_to_serve
 from realtime.hub_client import HubClient
 from realtime.process_broadcaster import get_broadcaster
 from serve_apps.auth import Authenticator, issue_token
@@ -186,6 +187,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each phase")
     options = parser.parse_args()
     with running_hub() as hub:
+        prepare_to_serve()  # as a replica does
         publisher: Any = ray.remote(Publisher).options(num_cpus=0).remote()
         figures = asyncio.run(_measure(hub, publisher, options.seconds))
         print(json.dumps({"bench": "flood", **figures, "cpus": os.cpu_count(), "load": os.getloadavg()[0]}))

@@ -18,7 +18,7 @@ from realtime.settings import BroadcastSettings
 RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 """Classes as numbers, most urgent first."""
 _PACED = RANKS[Priority.PROGRESS]
-BURST_S = 0.01
+BURST_S = 0.005
 """Progress leaves in bursts of so many seconds' worth: an urgent message waits for the burst before it, all the way."""
 OLDEST_EVERY = 16
 """One message in so many is the oldest of all, whatever its class: a flood delays the others, and starves none."""
