@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from cluster.errors import ServiceUnavailableError
 from training.labelling.call_line import CallLine
@@ -36,9 +36,13 @@ class LabelDesk:
     async def _carry_out(self, steps: Sequence[Step]) -> Sequence[Any]:
         try:
             return await asyncio.to_thread(self.labels.together, steps)
-        except SQLAlchemyError as error:
+        except (OperationalError, InterfaceError) as error:
             logger.warning("label queue: %s", type(error).__name__)
             raise ServiceUnavailableError("sql", "the label queue's store", type(error).__name__) from error
-        except Exception as error:  # of one call, and those that it travelled with are repeated without it
-            logger.exception("label queue failed, it goes on")
-            raise ServiceUnavailableError("label queue", "its desk", type(error).__name__) from error
+        except Exception as error:
+            if len(steps) > 1:
+                # One of them cannot be carried out, and nothing was: each for itself, so that the others are.
+                return [result for step in steps for result in await self._carry_out([step])]
+            logger.exception("a call of the label queue failed, the queue goes on")
+            # Its result and not raised: repeated, it would fail again, with all that travel with it.
+            return [ServiceUnavailableError("label queue", "its desk", type(error).__name__)]

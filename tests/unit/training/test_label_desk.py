@@ -74,6 +74,16 @@ async def test_a_call_that_fails_hinders_no_other(desk: LabelDesk) -> None:
     assert (fine, other) == (1, 1)
 
 
+async def test_a_call_that_cannot_be_carried_out_takes_nobody_along(desk: LabelDesk) -> None:
+    """It broke the transaction that they shared: the others are carried out all the same, once."""
+    ask = desk.labels.ask([Question(subject="w", asked_by="m")])
+    broken, fine, again = await desk.together([lambda _: 1 / 0, ask, ask], SOON_S)
+
+    assert isinstance(broken, ServiceUnavailableError)
+    assert (fine, again) == (1, 0)
+    assert desk.labels.counts()[RequestState.OPEN] == 1
+
+
 async def test_a_store_that_is_away_says_so(desk: LabelDesk, engine: Engine) -> None:
     """And so does a call that breaks on something else; the desk goes on."""
     metadata.drop_all(engine)
