@@ -22,7 +22,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from cluster.whole_file import replacing
+from cluster.whole_file import is_unfinished, replacing
 from ingest.payload import Reading
 from ingest.store_bounds import StoreUsage
 
@@ -169,8 +169,12 @@ class ArchiveStore:
                 yield pa.Table.from_batches([piece], schema=SCHEMA)
 
     def compact(self, day: str, settings: ArchiveSettings) -> int:
-        """Merge the small files of a day when there are enough of them; return how many went into one."""
+        """Merge the small files of a day when there are enough of them; return how many went into one.
+
+        What a killed writer left unfinished goes. For the one writer of the archive.
+        """
         self._remove(_covered(self._listed(day)))
+        self._remove_unfinished(day)
         merged = 0
         for run in _small_runs(self._listed(day), settings.small_bytes):
             if len(run) < settings.compact_files:
@@ -232,6 +236,13 @@ class ArchiveStore:
             # Object stores show an object only when its upload has ended.
             pq.write_table(table, path, filesystem=self._fs, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         return ArchiveFile(path, day, first, last, self._fs.get_file_info(path).size)
+
+    def _remove_unfinished(self, day: str) -> None:
+        """Delete what writers that were killed have left; there is no other writer, and no bound counts these files."""
+        selector = fs.FileSelector(f"{self._root}/date={day}", allow_not_found=True)
+        for info in self._fs.get_file_info(selector):
+            if is_unfinished(info.base_name):
+                self._fs.delete_file(info.path)
 
     def _remove(self, files: Iterable[ArchiveFile]) -> None:
         for file in files:

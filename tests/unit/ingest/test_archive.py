@@ -92,6 +92,17 @@ def test_other_tools_read_the_folder(url: str, store: ArchiveStore, tmp_path: Pa
     assert set(table.column("date").to_pylist()) == {DAY}
 
 
+def test_what_a_killed_writer_left_goes(store: ArchiveStore, tmp_path: Path) -> None:
+    """With the next look at the day, and nothing else does."""
+    store.write(DAY, ids(1, 3), readings(1, 3))
+    folder = tmp_path / "storage" / "telemetry" / f"date={DAY}"
+    (folder / ".1-0_2-0.parquet.77-77.tmp").write_bytes(b"PAR1")
+    kept = {one.name for one in folder.glob("*.parquet")}
+    store.compact(DAY, ArchiveSettings())
+
+    assert {one.name for one in folder.iterdir()} == kept
+
+
 def test_the_archive_knows_how_far_it_got(store: ArchiveStore) -> None:
     """That is how a reading delivered again is recognised."""
     assert store.archived_through(DAY) == (0, 0)
