@@ -29,6 +29,7 @@ from ingest.payload import Reading
 from ingest.store_watch import StoreWatch
 from ingest.telemetry_redis import TelemetrySettings, TelemetryStream
 from ingest.topics import TopicClass, TopicTree
+from tests import waiting
 
 MOSQUITTO = "/usr/sbin/mosquitto"
 HAS_MOSQUITTO = Path(MOSQUITTO).exists() or shutil.which("mosquitto") is not None
@@ -39,12 +40,7 @@ Key = tuple[str, str, int]
 
 def eventually(check: Callable[[], bool], within_s: float = 20.0, every_s: float = 0.05) -> bool:
     """Wait for something that happens in another thread or process; False when it did not."""
-    give_up_at = time.monotonic() + within_s
-    while time.monotonic() < give_up_at:
-        if check():
-            return True
-        time.sleep(every_s)
-    return check()
+    return waiting.eventually(check, within_s, every_s)
 
 
 def is_stopped(thread: Path) -> bool:

@@ -1,6 +1,5 @@
 """The parts of a floor that a training touches, on a Ray of a test's own."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,16 +59,6 @@ def training_floor(folder: Path, num_cpus: int) -> Iterator[TrainingFloor]:
         hub = get_or_create_hub(settings)
         yield TrainingFloor(settings, head, get_or_create_run_queue(settings), hub, metrics)
         ray.shutdown()
-
-
-def eventually(check: Callable[[], bool], within_s: float = 30.0) -> bool:
-    """Tell whether ``check`` comes true in time."""
-    give_up_at = time.monotonic() + within_s
-    while time.monotonic() < give_up_at:
-        if check():
-            return True
-        time.sleep(0.1)
-    return check()
 
 
 def lane_is_free() -> bool:

@@ -17,7 +17,8 @@ import torch
 from cluster.run_store import RunStore
 from cluster.runs import Run, RunState
 from cluster.store import open_engine
-from tests.training_floor import TrainingFloor, eventually, lane_is_free, training_floor
+from tests.training_floor import TrainingFloor, lane_is_free, training_floor
+from tests.waiting import eventually
 from training.data.snapshots import Dataset, read_dataset
 from training.data.versions import freeze
 from training.registry.manifest import WEIGHTS

@@ -16,6 +16,7 @@ from cluster.breaker_redis import CIRCUITS_KEY, Announce, RedisSharing
 from cluster.circuit import CircuitState, SharedState
 from cluster.circuit_policies import BreakerSettings
 from cluster.errors import CircuitOpenError
+from tests import waiting
 
 pytestmark = pytest.mark.redis
 
@@ -47,12 +48,7 @@ def fail(breaker: Breaker, times: int = 5) -> None:
 
 
 def eventually(check: Callable[[], bool], within_s: float = 3.0) -> bool:
-    give_up_at = time.monotonic() + within_s
-    while time.monotonic() < give_up_at:
-        if check():
-            return True
-        time.sleep(0.01)
-    return check()
+    return waiting.eventually(check, within_s, every_s=0.01)
 
 
 def knows_outage(breaker: Breaker) -> bool:

@@ -32,6 +32,7 @@ from cluster.runs import Run, RunOrigin, RunRequest, RunState
 from cluster.settings import Settings
 from cluster.task import current_task, task
 from ingest.archive import ArchiveStore, day_of
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
@@ -92,15 +93,6 @@ def program(tmp_path: Path) -> str:
     path = tmp_path / "program.py"
     path.write_text(textwrap.dedent(PROGRAM), encoding="utf-8")
     return f"{sys.executable} {path} {tmp_path}"
-
-
-def eventually(check: Callable[[], bool], within_s: float = 30.0) -> bool:
-    give_up_at = time.monotonic() + within_s
-    while time.monotonic() < give_up_at:
-        if check():
-            return True
-        time.sleep(0.1)
-    return check()
 
 
 def in_state(queue: RunQueueClient, run_id: str, state: RunState) -> Callable[[], bool]:

@@ -1,6 +1,7 @@
 """Two ranks, cut at random steps and continued from a checkpoint: the same training, bit for bit."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.unit.training.conftest import make_dataset
 from training.models.weights import dump_weights
 from training.runs.checkpoint import load_checkpoint, save_checkpoint
 from training.runs.loop import Progress, fit
-from training.runs.recipe import set_up
+from training.runs.recipe import Setup, set_up
 from training.runs.train_fn import _BetweenSteps, is_enough
 from training.settings import TrainSettings
 
@@ -38,21 +39,25 @@ def _train(rank: int, place: Path, cuts: list[int | None]) -> None:
         if number:
             load_checkpoint(setup.state, place)
         made = iter(range(1, 10_000))
-        setup.state.progress = fit(
-            DistributedDataParallel(setup.model, find_unused_parameters=True),
-            setup.state.optimizer,
-            setup.batches,
-            epochs=setup.epochs,
-            report=_nothing,
-            start=setup.state.progress,
-            scheduler=setup.state.scheduler,
-            should_stop=lambda made=made, cut=cut: cut is not None and next(made) >= cut,
-        )
+        setup.state.progress = _fit(setup, lambda made=made, cut=cut: cut is not None and next(made) >= cut)
         if rank == 0:
             save_checkpoint(setup.state, place)
         distributed.barrier()
     if rank == 0:
         (place / "weights").write_bytes(dump_weights(setup.model.state_dict()))
+
+
+def _fit(setup: Setup, should_stop: Callable[[], bool]) -> Progress:
+    return fit(
+        DistributedDataParallel(setup.model, find_unused_parameters=True),
+        setup.state.optimizer,
+        setup.batches,
+        epochs=setup.epochs,
+        report=_nothing,
+        start=setup.state.progress,
+        scheduler=setup.state.scheduler,
+        should_stop=should_stop,
+    )
 
 
 def _nothing(_progress: Progress) -> None:
@@ -74,16 +79,7 @@ def _limited(rank: int, folder: str) -> None:
     device = torch.device("cpu")
     setup = set_up(make_dataset(600), SETTINGS, device, rank, WORLD)
     between = _BetweenSteps(0.0 if rank == 1 else None, lambda: False, WORLD, device)
-    end = fit(
-        DistributedDataParallel(setup.model, find_unused_parameters=True),
-        setup.state.optimizer,
-        setup.batches,
-        epochs=setup.epochs,
-        report=_nothing,
-        start=setup.state.progress,
-        scheduler=setup.state.scheduler,
-        should_stop=between.should_stop,
-    )
+    end = _fit(setup, between.should_stop)
     Path(folder, f"rank-{rank}").write_text(f"{end.epoch} {end.step}")
     distributed.destroy_process_group()
 

@@ -5,7 +5,6 @@ this process, which makes none of the calls.
 """
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from cluster.settings import Settings
 from ingest.commands import publish_mqtt_task
 from ingest.errors import BrokerUnavailableError
 from ingest.mqtt_address import MqttAddress
+from tests import waiting
 
 pytestmark = [pytest.mark.ray, pytest.mark.redis, pytest.mark.mqtt, pytest.mark.timeout(180)]
 
@@ -65,12 +65,7 @@ def observer(redis_url: str) -> Iterator[Breaker]:
 
 
 def eventually(check: Callable[[], bool], within_s: float = 20.0) -> bool:
-    give_up_at = time.monotonic() + within_s
-    while time.monotonic() < give_up_at:
-        if check():
-            return True
-        time.sleep(0.05)
-    return check()
+    return waiting.eventually(check, within_s, every_s=0.05)
 
 
 def counted(metrics: MetricsClient) -> dict[str, float]:

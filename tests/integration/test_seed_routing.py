@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from cluster.run_queue_client import RunQueueClient
 from cluster.runs import LaneStatus, RunState
 from cluster.settings import Settings
 from cluster.task import task
+from tests.waiting import eventually
 from training.labelling.label_actor import get_or_create_label_queue
 from training.tasks import active_learning_loop, train_model
 
@@ -39,15 +40,6 @@ def head(tmp_path: Path) -> Iterator[LocalRay]:
         del os.environ["RAY_API_SERVER_ADDRESS"], os.environ["WATCHFLOOR_RUN_QUEUE_LISTENER"]
 
 
-def eventually(check: Callable[[], bool], within_s: float = 30.0) -> bool:
-    give_up_at = time.monotonic() + within_s
-    while time.monotonic() < give_up_at:
-        if check():
-            return True
-        time.sleep(0.1)
-    return check()
-
-
 def lane(queue: RunQueueClient, name: str) -> LaneStatus:
     return next(status for status in queue.lanes() if status.name == name)
 
@@ -58,7 +50,6 @@ def test_training_and_ai_work_go_to_their_lanes(head: LocalRay, tmp_path: Path) 
     @task(lane="ai_processing")
     def judge_for_long(folder: str) -> str:
         import pathlib
-        import time
 
         (pathlib.Path(folder) / "began").touch()
         while not (pathlib.Path(folder) / "end").exists():

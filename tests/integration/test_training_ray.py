@@ -28,7 +28,8 @@ from ingest.directory import DeviceDirectory, DeviceEntry
 from ingest.scorer import load_scorer
 from realtime.hub_client import HubClient
 from realtime.replies import Cursor
-from tests.training_floor import TrainingFloor, eventually, in_state, lane_is_free, training_floor
+from tests.training_floor import TrainingFloor, in_state, lane_is_free, training_floor
+from tests.waiting import eventually
 from training.errors import NotEnoughDataError, WorkersFailedError
 from training.labelling.answering import Answer
 from training.labelling.label_actor import get_or_create_label_queue
