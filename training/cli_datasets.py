@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import track
 from rich.table import Column, Table
 
 from cluster.settings import Settings, load_section
@@ -136,7 +137,9 @@ def find_stretches(
         dataset = shelf.read(reference, load_section(TrainSettings), time.time())
     labels = dataset.labels.by_series()
     rows = []
-    for one in strangest(dataset.series, top):
+    bar = Console(stderr=True)
+    series = track(dataset.series, "looking", console=bar, transient=True, disable=not bar.is_terminal)
+    for one in strangest(series, top):
         said = {
             span.value for span in labels.get(one.series, ()) if span.from_ts <= one.to_ts and one.from_ts <= span.to_ts
         }

@@ -1,6 +1,6 @@
 """The stretches of a data set that people should look at first, where nobody has said anything yet."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ class Stretch:
     """Of that reading: larger is stranger, to be compared with those of series of about the same length."""
 
 
-def strangest(series: Sequence[Series], top: int) -> list[Stretch]:
+def strangest(series: Iterable[Series], top: int) -> list[Stretch]:
     """Return at most ``top`` stretches of all series, the strangest first; none of a series too short to compare."""
     found = [one for each in series for one in _of_one(each, top)]
     return sorted(found, key=lambda one: -one.strangeness)[:top]

@@ -112,11 +112,15 @@ def _earlier_ranks(distances_N: Floats) -> Floats:
     """Return -log10 of the share of the distances before a block that are at least as large; 0 where there is none."""
     ranks_N = np.zeros(len(distances_N))
     past = np.empty(0)
-    for begin in range(WARM_UP, len(distances_N), BLOCK):
-        block_B = distances_N[begin : begin + BLOCK]
+    begin = WARM_UP
+    while begin < len(distances_N):
+        # Blocks grow with the past, of which they are a small part: merging them in stays cheap however long it is.
+        end = begin + max(BLOCK, begin // BLOCK)
+        block_B = distances_N[begin:end]
         larger_B = len(past) - np.searchsorted(past, block_B, side="left")
-        ranks_N[begin : begin + BLOCK] = np.log10((len(past) + 1) / (larger_B + 1))
+        ranks_N[begin:end] = np.log10((len(past) + 1) / (larger_B + 1))
         past = np.sort(np.concatenate([past, block_B]), kind="stable")  # which merges two sorted runs
+        begin = end
     return ranks_N
 
 

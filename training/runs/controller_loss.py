@@ -39,7 +39,7 @@ def free_groups() -> list[str]:
 
 def groups_of(job_id: str) -> list[str]:
     """Return the ids of the placement groups that actors of a driver made and that are not removed, in hex."""
-    # Ray's public tables do not say who made a group.
+    # Ray's state API says it too, but asks the dashboard, which may be away just now; the other public table does not.
     accessor = ray_state._connect_and_get_accessor()
     rows: list[Any] = [PlacementGroupTableData.FromString(row) for row in accessor.get_placement_group_table()]
     return [
