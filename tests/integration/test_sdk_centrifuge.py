@@ -123,12 +123,9 @@ async def close_code(socket: ClientConnection, timeout_s: float = 15.0) -> tuple
     return socket.close_code, socket.close_reason or ""
 
 
-async def test_frames_are_written_past_the_server(gateway: Gateway, publisher: httpx.AsyncClient) -> None:
-    """Behind HAProxy each frame goes straight to its Unix socket; a new Serve or uvicorn that hides it fails here.
-
-    The first test of the module: others make frames wait on purpose.
-    """
-    before = await frames_written(publisher)  # by the replica behind the other proxy, whose counts stay
+async def frames_of_a_visit(gateway: Gateway, publisher: httpx.AsyncClient) -> tuple[float, float]:
+    """Connect, hear of one publication, go; return how many frames that took, and how many of them had to wait."""
+    before = await frames_written(publisher)  # by the replica behind the other proxy and by earlier visits
     async with python(gateway.websocket(), token("direct")) as listener:
         await listener.until(lambda heard: heard.count("connected") == 1)
         offset = await publish(publisher, "noc:all", "written")
@@ -139,6 +136,20 @@ async def test_frames_are_written_past_the_server(gateway: Gateway, publisher: h
         sent, waited = now[0] - before[0], now[1] - before[1]
         if sent >= 2:
             break
+        await asyncio.sleep(0.5)
+    return sent, waited
+
+
+async def test_frames_are_written_past_the_server(gateway: Gateway, publisher: httpx.AsyncClient) -> None:
+    """Behind HAProxy each frame goes straight to its Unix socket; a new Serve or uvicorn that hides it fails here.
+
+    The first test of the module: others make frames wait on purpose.
+    """
+    for _ in range(20):
+        sent, waited = await frames_of_a_visit(gateway, publisher)
+        if gateway.mode != "haproxy" or waited == 0:
+            break
+        # HAProxy sends whom it meets before it knows the replica, in its first seconds, to Serve's own proxy.
         await asyncio.sleep(0.5)
 
     assert sent >= 2
